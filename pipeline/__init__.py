@@ -1,0 +1,51 @@
+"""Haloflow: stacks of convolution and pooling layers over chunked images too large for memory, exact at every seam.
+
+>>> import pipeline
+>>> job = pipeline.load("configs/xo.yaml")
+>>> job.stack.names
+('match', 'relu', 'pool')
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pipeline.api import Report, plan, run
+    from pipeline.errors import HaloflowError
+    from pipeline.storage.ingest import ingest
+    from pipeline.job import Job, load
+    from pipeline.planning import Plan
+    from pipeline.verification import Verification, verify
+
+__all__ = [
+    "HaloflowError",
+    "Job",
+    "Plan",
+    "Report",
+    "Verification",
+    "ingest",
+    "load",
+    "plan",
+    "run",
+    "verify",
+]
+
+_HOMES = {
+    "HaloflowError": "pipeline.errors",
+    "Job": "pipeline.job",
+    "Plan": "pipeline.planning",
+    "Report": "pipeline.api",
+    "Verification": "pipeline.verification",
+    "ingest": "pipeline.storage.ingest",
+    "load": "pipeline.job",
+    "plan": "pipeline.api",
+    "run": "pipeline.api",
+    "verify": "pipeline.verification",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Loaded on use, so that 'haloflow --help' does not wait for NumPy, Zarr and Dask.
+    if name not in __all__:
+        raise AttributeError(f"module 'pipeline' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -1,0 +1,203 @@
+"""The config: its models, its JSON Schema, and errors that name file, line, key and the nearest valid name.
+
+Together with `pipeline.document` the only reader of YAML.
+"""
+
+import difflib
+import operator
+from collections.abc import Iterable, Mapping
+from functools import reduce
+from pathlib import Path as FilePath
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import ErrorDetails
+
+from pipeline.document import MAX_BYTES, Document, Path, assign, parse
+from pipeline.errors import ConfigError
+from pipeline.features import FeatureSpec, spec_of
+from pipeline.layers import LAYERS, Layer
+from pipeline.layers.base import Finite, Names, Pair, as_tuple
+from pipeline.stack import layer_names
+
+if TYPE_CHECKING:
+    AnyLayer = Layer
+else:
+    AnyLayer = Annotated[reduce(operator.or_, LAYERS.values()), Discriminator("type")]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Input(_Section):
+    """The images and what their pixel values mean."""
+
+    images: Names = Field(min_length=1, description="paths or globs of Zarr images, one or a list")
+    black: Finite | None = Field(None, description="the pixel value that means -1 (default: the type's least)")
+    white: Finite | None = Field(None, description="the pixel value that means +1 (default: the type's greatest)")
+    level: int = Field(0, ge=0, description="the resolution level of an OME-Zarr image, 0 the finest")
+
+
+class Output(_Section):
+    """Where the maps go and how they are stored."""
+
+    store: str = Field(min_length=1, description="the Zarr group of the run")
+    layers: Names | None = Field(None, min_length=1, description="the layers whose maps to keep (default: the last)")
+    dtype: Literal["float32", "float16", "int8", "uint8", "int16", "uint16"] = "float32"
+    range: Annotated[tuple[Finite, Finite], BeforeValidator(as_tuple)] | None = Field(
+        None, description="for integers: the map values that the type is spread over (default: -1 to 1)"
+    )
+    chunks: Pair = Field((1024, 1024), description="one number for both axes, or (y, x)")
+    compression: Literal["lz4", "zstd", "none"] = "lz4"
+
+    @model_validator(mode="after")
+    def _has_a_range(self) -> Self:
+        if self.range is not None and self.dtype.startswith("float"):
+            raise ValueError(f"range has no effect on {self.dtype}")
+        if self.range is not None and not self.range[0] < self.range[1]:
+            raise ValueError(f"range goes from {self.range[0]:g} to {self.range[1]:g}; the first must be less")
+        return self
+
+
+class Config(_Section):
+    """A whole config."""
+
+    input: Input
+    features: dict[str, FeatureSpec] = Field(default_factory=dict)
+    layers: Annotated[tuple[AnyLayer, ...], Field(min_length=1), BeforeValidator(as_tuple)]
+    output: Output
+
+
+def schema() -> dict[str, Any]:
+    """Return the JSON Schema of a config, for editors."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **Config.model_json_schema(),
+        "title": "Haloflow config",
+    }
+
+
+def read(source: str | FilePath | Mapping[str, Any], settings: Iterable[str] = ()) -> tuple[Config, Document]:
+    """Return the config in a YAML file or a mapping, with ``key.path=value`` settings applied first.
+
+    Raises `ConfigError` that lists everything wrong, a line each.
+    """
+    document = Document("config", dict(source)) if isinstance(source, Mapping) else _load(FilePath(source))
+    for setting in settings:
+        assign(document, setting)
+    if not isinstance(document.data, dict):
+        raise ConfigError(f"{document.source}: expected the keys {', '.join(Config.model_fields)}")
+    try:
+        config = Config.model_validate(document.data)
+    except ValidationError as error:
+        told = dict.fromkeys(_tell(document, detail) for detail in error.errors())
+        raise ConfigError("\n".join(told)) from None
+    _check_names(config, document)
+    return config, document
+
+
+def _load(path: FilePath) -> Document:
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise ConfigError(f"{path}: is larger than {MAX_BYTES} bytes; a config is small")
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: there is no such file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from None
+    return parse(text, str(path))
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """Return what to suggest in place of an unknown name: the nearest valid one, and all of them."""
+    names = sorted(valid)
+    close = difflib.get_close_matches(name, names, 1, 0.5)
+    hint = f"did you mean '{close[0]}'? " if close else ""
+    return f"{hint}(valid: {', '.join(names) or 'none'})"
+
+
+def _check_names(config: Config, document: Document) -> None:
+    names = layer_names(config.layers)
+    wrong = []
+    for place, layer in enumerate(config.layers):
+        for feature in layer.uses:
+            if feature not in config.features:
+                at = document.where(("layers", place, "features"))
+                wrong.append(f"{at}: there is no feature '{feature}'; {nearest(feature, config.features)}")
+        if names[place] in names[:place]:
+            at = document.where(("layers", place))
+            wrong.append(f"{at}: the name '{names[place]}' is taken by an earlier layer")
+    for name in config.output.layers or ():
+        if name not in names:
+            at = document.where(("output", "layers"))
+            wrong.append(f"{at}: there is no layer '{name}'; {nearest(name, names)}")
+    if wrong:
+        raise ConfigError("\n".join(wrong))
+
+
+def _tell(document: Document, detail: ErrorDetails) -> str:
+    """Say one of pydantic's findings in the user's words."""
+    path, value = _user_path(document.data, detail["loc"], lacking=detail["type"] == "missing")
+    at = document.where(path)
+    found = detail["input"]
+    context = detail.get("ctx", {})
+    match detail["type"]:
+        case "extra_forbidden":
+            return f"{at}: unknown key; {nearest(str(path[-1]), _keys(path[:-1], value))}"
+        case "missing" | "union_tag_not_found":
+            lacking = "type" if detail["type"] == "union_tag_not_found" else ""
+            return f"{document.where((*path, lacking) if lacking else path)}: is missing"
+        case "literal_error":
+            options = context["expected"].replace("'", "").replace(" or ", ", ").split(", ")
+            return f"{at}: {found!r} is not possible; {nearest(str(found), options)}"
+        case "union_tag_invalid":
+            return f"{at}.type: there is no layer type '{context['tag']}'; {nearest(context['tag'], LAYERS)}"
+        case "value_error":
+            return f"{at}: {context['error']}"
+        case _:
+            message = detail["msg"].removeprefix("Input ").replace("valid ", "").replace(" after validation", "")
+            message = message.replace("tuple", "list").replace("Tuple", "list")
+            return f"{at}: {message[0].lower() + message[1:]}; found {_short(found)}"
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _user_path(data: Any, location: tuple[str | int, ...], *, lacking: bool) -> tuple[Path, Any]:
+    """Drop from pydantic's location what the user did not write, and return the value that holds its last part."""
+    path: list[str | int] = []
+    holder = data
+    for number, part in enumerate(location):
+        last = number == len(location) - 1
+        if isinstance(data, dict) and (part in data or (last and lacking)):
+            holder, data = data, data.get(str(part))
+            path.append(part)
+        elif isinstance(data, list | tuple) and isinstance(part, int) and part < len(data):
+            holder, data = data, data[part]
+            path.append(part)
+    return tuple(path), holder
+
+
+def _keys(path: Path, value: Any) -> Iterable[str]:
+    """Return the keys that may stand at a path."""
+    sections: dict[Path, type[BaseModel]] = {(): Config, ("input",): Input, ("output",): Output}
+    model: type[BaseModel] | None = sections.get(path)
+    if path[:1] == ("layers",) and isinstance(value, dict):
+        model = LAYERS.get(value.get("type", ""))
+    elif path[:1] == ("features",) and len(path) == 2:
+        model = spec_of(value)
+    elif path[:1] == ("features",):
+        model = spec_of({path[2]: None})
+        model = model.model_fields[str(path[2])].annotation if model else None
+    return model.model_fields if model else ()

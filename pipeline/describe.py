@@ -1,0 +1,171 @@
+"""The plan and the report in words and as plain data."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from pipeline.kernels import TOLERANCE
+
+if TYPE_CHECKING:  # the plan prints itself through here
+    from pipeline.planning import ImagePlan, Plan
+
+
+def size(count: float) -> str:
+    """Write a number of bytes as a user would.
+
+    >>> size(81), size(2_600_000), size(3 * 2**30)
+    ('81 B', '2.5 MiB', '3.0 GiB')
+    """
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if count < 1024 or unit == "TiB":
+            break
+        count /= 1024
+    return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
+
+
+def times(extents: Sequence[int]) -> str:
+    """Write extents as a user would.
+
+    >>> times((9, 12))
+    '9 × 12'
+    """
+    return " × ".join(str(e) for e in extents)
+
+
+def duration(seconds: float) -> str:
+    """Write a rough time.
+
+    >>> duration(0.2), duration(90), duration(7300)
+    ('less than 1 s', '2 min', '2.0 h')
+    """
+    if seconds < 1:
+        return "less than 1 s"
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"
+
+
+def plan_dict(plan: "Plan") -> dict[str, Any]:
+    """Return a plan as plain data, sizes in bytes and pixels."""
+    return {
+        "store": plan.store,
+        "tasks": plan.tasks,
+        "memory_limit": plan.memory,
+        "peak_memory": plan.peak_memory,
+        "tolerance": TOLERANCE,
+        "images": [_image_dict(image) for image in plan.images],
+    }
+
+
+def _image_dict(image: "ImagePlan") -> dict[str, Any]:
+    last = len(image.stack.operations) - 1
+    composed = image.stack.window(last)
+    layers = [
+        {
+            "name": operation.name,
+            "type": operation.kind,
+            "kernel": choice.backend,
+            "reason": choice.reason,
+            "maps": list(operation.maps),
+            "extents": list(extents),
+            "window": [w.size for w in operation.windows],
+            "stride": [w.stride for w in operation.windows],
+            "dilation": [w.dilation for w in operation.windows],
+            "padding": [[w.pad_lo, w.pad_hi] for w in operation.windows],
+            "receptive_field": [w.span for w in image.stack.window(place)],
+        }
+        for place, (operation, choice, extents) in enumerate(
+            zip(image.stack.operations, image.choices, image.extents[1:], strict=True)
+        )
+    ]
+    return {
+        "name": image.source.name,
+        "path": image.source.path,
+        "channels": list(image.source.channels),
+        "extents": list(image.source.extents),
+        "chunks": list(image.source.chunks),
+        "dtype": image.source.dtype,
+        "black": image.scale.ends[0],
+        "white": image.scale.ends[1],
+        "layers": layers,
+        "receptive_field": [w.span for w in composed],
+        "stride": [w.stride for w in composed],
+        "halo": [w.span - w.stride for w in composed],
+        "kept": [
+            {
+                "layer": k.array.layer,
+                "extents": list(k.array.extents),
+                "chunks": list(k.array.chunks),
+                "dtype": k.array.encoding.dtype,
+                "compression": k.array.compression,
+            }
+            for k in image.kept
+        ],
+        "tasks": len(image.grid),
+        "task_step": list(image.grid.step),
+        "tile_step": list(image.tile),
+        "recompute": round(image.recompute, 3),
+        "bytes_read": image.bytes_read,
+        "bytes_written": image.bytes_written,
+        "peak_memory": image.peak_memory,
+        "seconds": round(image.seconds, 3),
+    }
+
+
+def plan_text(plan: "Plan", most: int = 3) -> str:
+    """Return a plan in words; of many images the first few."""
+    lines = [f"plan for {plan.store}: {_count(len(plan.images), 'image')}, {_count(plan.tasks, 'task')}"]
+    for image in plan.images[:most]:
+        lines += ["", *_image_lines(_image_dict(image))]
+    if len(plan.images) > most:
+        lines += ["", f"… and {len(plan.images) - most} more images (all with --json)"]
+    lines += [
+        "",
+        f"a worker    {size(plan.peak_memory)} at its peak, of {size(plan.memory)} allowed",
+        f"exactness   the same bits for every chunking, task size and number of workers; kernels agree with a "
+        f"float64 reference to {TOLERANCE:g} of a map's scale",
+    ]
+    return "\n".join(lines)
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+
+
+def _image_lines(image: dict[str, Any]) -> list[str]:
+    rows = [("layer", "kernel", "maps", "extent", "window", "receptive field")]
+    for layer in image["layers"]:
+        window = times(layer["window"])
+        window += f" / {times(layer['stride'])}" if layer["stride"] != [1, 1] else ""
+        window += f" dilated {times(layer['dilation'])}" if layer["dilation"] != [1, 1] else ""
+        window += " same" if layer["padding"] != [[0, 0], [0, 0]] else ""
+        rows.append(
+            (
+                layer["name"],
+                layer["kernel"],
+                str(len(layer["maps"])),
+                times(layer["extents"]),
+                window,
+                times(layer["receptive_field"]),
+            )
+        )
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    table = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+    reasons = [f"{la['name']}: {la['reason']}" for la in image["layers"] if la["reason"]]
+    kept = [
+        f"{k['layer']} {times(k['extents'])} {k['dtype']}, chunks {times(k['chunks'])}, {k['compression']}"
+        for k in image["kept"]
+    ]
+    return [
+        f"{image['name']} ({image['path']})",
+        f"  input     {len(image['channels'])} × {times(image['extents'])} {image['dtype']}, "
+        f"chunks {times(image['chunks'])}; {image['black']:g} means -1, {image['white']:g} means +1",
+        *("  " + ("layers    " if not n else "          ") + row for n, row in enumerate(table)),
+        *(f"            {reason}" for reason in reasons),
+        f"  halo      {times(image['halo'])} input pixels, stride {times(image['stride'])}",
+        *(f"  keep      {line}" for line in kept),
+        f"  tasks     {image['tasks']}, each {times(image['task_step'])} input pixels and halo; tiles of "
+        f"{times(image['tile_step'])}, computing {image['recompute']:.2f} × what the whole image needs",
+        f"  bytes     {size(image['bytes_read'])} read, {size(image['bytes_written'])} written (before compression)",
+        f"  memory    {size(image['peak_memory'])} for a worker",
+        f"  time      {duration(image['seconds'])} on one worker, roughly",
+    ]

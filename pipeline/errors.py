@@ -1,0 +1,41 @@
+"""One family of errors. Each says, in the user's words, what was found, what was expected and what to do."""
+
+
+class HaloflowError(Exception):
+    """Base of all errors that are the user's to mend; ``exit_code`` is what the command line ends with."""
+
+    exit_code = 2
+
+
+class ConfigError(HaloflowError):
+    """The config is not valid: an unknown key, a wrong type, a name that does not exist."""
+
+
+class FeatureError(HaloflowError):
+    """A feature cannot be made: a ragged picture, a missing file, a crop outside its image."""
+
+
+class StackError(HaloflowError):
+    """The layers do not fit together or do not fit the image: channel counts, a feature larger than its map."""
+
+
+class InputError(HaloflowError):
+    """An input image is missing, is not what it should be, or cannot be read."""
+
+
+class OutputError(HaloflowError):
+    """The output store exists already, lies inside an input, or cannot be written."""
+
+
+class PlanError(HaloflowError):
+    """The run as planned cannot fit: the forecast of a worker's memory is over the limit."""
+
+
+class ClusterError(HaloflowError):
+    """The cluster cannot be reached or started."""
+
+
+class RunError(HaloflowError):
+    """The run ended with failed tasks; what did not fail is complete."""
+
+    exit_code = 3

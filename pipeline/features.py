@@ -1,0 +1,180 @@
+"""Named features: from what the config says to small arrays of (y, x) or (channel, y, x)."""
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
+
+from pipeline.errors import FeatureError
+from pipeline.layers.base import Positive
+from pipeline.pixels import PixelScale, stored_dtype
+
+MAX_PIXELS = 2**24
+"""Values in one feature; a feature is a mini image."""
+
+_SIGNS = {"#": 1.0, ".": -1.0, "0": 0.0}
+
+Crop = Callable[["CropSpec"], NDArray[np.float64]]
+"""Reads a crop of an image as map values (channel, y, x)."""
+
+
+class _Spec(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Rows(_Spec):
+    """Numbers: rows of (y, x), or a list of such for each channel."""
+
+    rows: list[Any] = Field(min_length=1)
+
+
+class File(_Spec):
+    """A ``.npy`` file (its numbers as they are) or an image file (black is −1, white is +1)."""
+
+    file: str
+
+
+class CropSpec(_Spec):
+    """A rectangle of an image, in its pixels."""
+
+    image: str
+    y: Annotated[int, Field(ge=0)]
+    x: Annotated[int, Field(ge=0)]
+    height: Positive
+    width: Positive
+
+    @model_validator(mode="after")
+    def _is_small(self) -> "CropSpec":
+        if self.height * self.width > MAX_PIXELS:
+            raise ValueError(f"{self.height} × {self.width} pixels are too many for a feature (at most {MAX_PIXELS})")
+        return self
+
+
+class CropOf(_Spec):
+    """A feature cut from an image."""
+
+    crop: CropSpec
+
+
+_SPECS: dict[str, type[_Spec]] = {"rows": Rows, "file": File, "crop": CropOf}
+
+
+def _form(value: Any) -> str | None:
+    if isinstance(value, str):
+        return "picture"
+    if isinstance(value, dict):
+        return next((key for key in _SPECS if key in value), None)
+    return next((key for key, spec in _SPECS.items() if isinstance(value, spec)), None)
+
+
+FeatureSpec = Annotated[
+    Annotated[str, Tag("picture"), Field(description="a picture: '#' is 1, '.' is -1, '0' is 0")]
+    | Annotated[Rows, Tag("rows")]
+    | Annotated[File, Tag("file")]
+    | Annotated[CropOf, Tag("crop")],
+    Discriminator(
+        _form,
+        custom_error_type="feature_form",
+        custom_error_message="expected a picture of '#', '.' and '0', or one of the keys rows, file, crop",
+    ),
+]
+
+
+def spec_of(value: Any) -> type[BaseModel] | None:
+    """Return the model that a feature written as ``value`` is checked by, if its form is known."""
+    return _SPECS.get(_form(value) or "")
+
+
+def make(name: str, spec: FeatureSpec, crop: Crop) -> NDArray[np.float64]:
+    """Return the values of a feature; raises `FeatureError` naming it where that cannot be done."""
+    if isinstance(spec, str):
+        values = _picture(name, spec)
+    elif isinstance(spec, Rows):
+        values = _rows(name, spec)
+    elif isinstance(spec, File):
+        values = _file(name, spec.file)
+    else:
+        values = crop(spec.crop)
+    if values.ndim not in (2, 3) or not values.size:
+        raise FeatureError(
+            f"feature '{name}': has the shape {values.shape}; expected (y, x) or (channel, y, x)"
+        )
+    if values.size > MAX_PIXELS:
+        raise FeatureError(f"feature '{name}': has {values.size} values; at most {MAX_PIXELS} are possible")
+    if not np.isfinite(values).all():
+        raise FeatureError(f"feature '{name}': holds NaN or infinity; every value must be a finite number")
+    return values
+
+
+def _picture(name: str, text: str) -> NDArray[np.float64]:
+    lines = [line.replace(" ", "").replace("\t", "") for line in text.strip("\n").splitlines()]
+    lines = [line for line in lines if line]
+    if not lines:
+        raise FeatureError(f"feature '{name}': the picture is empty")
+    for number, line in enumerate(lines, 1):
+        if strange := set(line) - set(_SIGNS):
+            raise FeatureError(
+                f"feature '{name}', row {number}: {sorted(strange)[0]!r} is no sign of a picture; "
+                "'#' is 1, '.' is -1, '0' is 0"
+            )
+        if len(line) != len(lines[0]):
+            raise FeatureError(
+                f"feature '{name}', row {number}: has {len(line)} signs, the first row has {len(lines[0])}"
+            )
+    return np.array([[_SIGNS[sign] for sign in line] for line in lines])
+
+
+def _rows(name: str, spec: Rows) -> NDArray[np.float64]:
+    def check(value: Any, depth: int) -> None:
+        if isinstance(value, list) and depth < 3:
+            for item in value:
+                check(item, depth + 1)
+        elif isinstance(value, bool) or not isinstance(value, int | float):
+            raise FeatureError(f"feature '{name}': rows hold {value!r}; expected rows of numbers")
+
+    check(spec.rows, 0)
+    try:
+        return np.array(spec.rows, np.float64)
+    except ValueError:
+        raise FeatureError(f"feature '{name}': its rows are not all of one length") from None
+
+
+def _file(name: str, path: str) -> NDArray[np.float64]:
+    if not Path(path).is_file():
+        raise FeatureError(f"feature '{name}': there is no file {path}")
+    try:
+        if path.endswith(".npy"):
+            values = np.load(path, mmap_mode="r", allow_pickle=False)
+            if values.dtype.kind not in "biuf" or values.size > MAX_PIXELS:
+                raise FeatureError(
+                    f"feature '{name}': {path} holds {values.size} values of type {values.dtype}; expected at most "
+                    f"{MAX_PIXELS} real numbers"
+                )
+            return np.array(values, np.float64)
+        return _image(name, path)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise FeatureError(f"feature '{name}': {path} cannot be read: {error}") from None
+
+
+def _image(name: str, path: str) -> NDArray[np.float64]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        try:
+            image = Image.open(path)
+        except Image.DecompressionBombWarning as error:
+            raise FeatureError(f"feature '{name}': {path}: {error}") from None
+    with image:
+        if image.width * image.height > MAX_PIXELS:
+            raise FeatureError(f"feature '{name}': {path} is {image.height} × {image.width}; too large for a feature")
+        if image.mode not in ("1", "L", "RGB", "P", "I;16"):
+            raise FeatureError(
+                f"feature '{name}': {path} is of mode {image.mode}; expected gray or RGB, without transparency"
+            )
+        values = np.asarray(image.convert("RGB") if image.mode == "P" else image)
+    planes = np.moveaxis(values, -1, 0) if values.ndim == 3 else values
+    return PixelScale(stored_dtype(values.dtype)).exact(planes)

@@ -1,0 +1,127 @@
+"""A job: a config with its features made and its stack built, ready to be planned or laid over an array."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import dask.array as da
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.config import Config, nearest, read
+from pipeline.errors import FeatureError, InputError, StackError
+from pipeline.execute.lazy import stack_lazily
+from pipeline.features import CropSpec, make
+from pipeline.geometry import Interval
+from pipeline.kernels import choose
+from pipeline.pixels import Encoding, PixelScale, stored_dtype
+from pipeline.planning import OutputSpec
+from pipeline.stack import Stack, run_whole
+from pipeline.storage.images import open_image
+
+
+@dataclass(frozen=True)
+class JobStack:
+    """The layers of a job, callable on arrays."""
+
+    layers: Stack
+    black: float | None
+    white: float | None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The layers' names."""
+        return self.layers.names
+
+    def __call__(self, image: Any, layer: str | None = None, kernel: str | None = None) -> Any:
+        """Return the maps of one layer for an image.
+
+        Parameters
+        ----------
+        image
+            Raw pixels (c, y, x) or (y, x): a NumPy array gives a NumPy array, a Dask array a lazy Dask array.
+        layer
+            The name of the layer; by default the last.
+        kernel
+            Force a kernel backend by name.
+
+        Returns
+        -------
+        float32 maps (c, y, x), the same bits as a run over the image in Zarr.
+
+        Raises
+        ------
+        StackError
+            Where the layers do not fit the image.
+        """
+        if not isinstance(image, np.ndarray | da.Array):
+            raise InputError(f"the stack takes NumPy and Dask arrays, not {type(image).__name__}")
+        if image.ndim not in (2, 3) or 0 in image.shape:
+            raise InputError(f"the image has the shape {image.shape}; expected (y, x) or (c, y, x)")
+        if layer is not None and layer not in self.names:
+            raise StackError(f"there is no layer '{layer}'; {nearest(layer, self.names)}")
+        pixels = image if image.ndim == 3 else image[None]
+        place = self.names.index(layer) if layer else len(self.names) - 1
+        bound = self.layers.bind(tuple(map(str, range(pixels.shape[0]))))
+        bound.extents(pixels.shape[1:])
+        backends = [choose(operation, kernel).backend for operation in bound.operations]
+        scale = PixelScale(stored_dtype(image.dtype), self.black, self.white)
+        if isinstance(pixels, da.Array):
+            return stack_lazily(pixels, bound, backends, scale, place)
+        native = pixels.astype(scale.dtype, copy=False)
+        return run_whole(bound, scale.to_map(native), place, backends)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a config says, checked as far as it can be without the images."""
+
+    config: Config
+    stack: JobStack
+    features: Mapping[str, NDArray[np.float64]]
+    output: OutputSpec
+
+    def scale(self, dtype: str) -> PixelScale:
+        """Return what pixel values of a type mean in this job."""
+        return PixelScale(dtype, self.config.input.black, self.config.input.white)
+
+
+def load(config: str | Path | Mapping[str, Any], settings: Iterable[str] = ()) -> Job:
+    """Return the job of a config: a YAML file's path, or a mapping of the same form.
+
+    ``settings`` are ``key.path=value`` changes made before anything is checked. Raises `ConfigError` or `FeatureError`
+    naming what is wrong.
+    """
+    checked, document = read(config, settings)
+    features = {}
+    for name, spec in checked.features.items():
+        try:
+            features[name] = make(name, spec, lambda crop, name=name: _crop(name, crop, checked))  # type: ignore[misc]
+        except FeatureError as error:
+            raise FeatureError(f"{document.where(('features', name))}: {error}") from None
+    layers = Stack(checked.layers, features)
+    out = checked.output
+    output = OutputSpec(
+        store=out.store,
+        layers=out.layers or layers.names[-1:],
+        encoding=Encoding(out.dtype, *(out.range or (-1.0, 1.0))),
+        chunks=out.chunks,
+        compression=out.compression,
+    )
+    return Job(checked, JobStack(layers, checked.input.black, checked.input.white), features, output)
+
+
+def _crop(name: str, crop: CropSpec, config: Config) -> NDArray[np.float64]:
+    try:
+        source = open_image(crop.image)
+    except InputError as error:
+        raise FeatureError(f"feature '{name}': {error}") from None
+    region = (Interval(crop.y, crop.y + crop.height), Interval(crop.x, crop.x + crop.width))
+    if any(i.stop > extent for i, extent in zip(region, source.extents, strict=True)):
+        raise FeatureError(
+            f"feature '{name}': the crop goes to y {region[0].stop}, x {region[1].stop}; {crop.image} is "
+            f"{source.extents[0]} × {source.extents[1]}"
+        )
+    scale = PixelScale(source.dtype, config.input.black, config.input.white)
+    return scale.exact(source.read(region))

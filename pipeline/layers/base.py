@@ -1,0 +1,74 @@
+"""What every layer is: frozen parameters as the user writes them, and how they bind to an operation."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
+
+from pipeline.operation import Operation
+
+
+def as_tuple(value: Any) -> Any:
+    """Let a YAML list stand where a tuple is kept."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _as_pair(value: Any) -> Any:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return (value, value)
+    if not isinstance(value, list | tuple) or len(value) != 2:
+        raise ValueError(f"expected a whole number, or a pair of them for y and x; found {value!r}")
+    return tuple(value)
+
+
+def _as_names(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else as_tuple(value)
+
+
+def _one_or_many(value: Any) -> str:
+    return "list" if isinstance(value, list | tuple) else "number"
+
+
+Positive = Annotated[int, Field(ge=1, le=2**31)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Pair = Annotated[
+    tuple[Positive, Positive],
+    BeforeValidator(_as_pair, json_schema_input_type=Positive | tuple[Positive, Positive]),
+]
+"""One number for both axes, or (y, x)."""
+Names = Annotated[
+    tuple[str, ...], BeforeValidator(_as_names, json_schema_input_type=str | tuple[str, ...])
+]
+"""One name or a list of names."""
+Numbers = Annotated[
+    Annotated[Finite, Tag("number")]
+    | Annotated[tuple[Finite, ...], BeforeValidator(as_tuple), Tag("list")],
+    Discriminator(_one_or_many),
+]
+"""One number for all maps, or one each."""
+
+
+class Layer(BaseModel, ABC):
+    """A step of the stack as the config names it. A new layer is one new file in this folder with a subclass.
+
+    The subclass gives ``type`` a literal of one string, adds its parameters as fields, and makes an `Operation`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    type: str
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)] | None = None
+
+    @property
+    def uses(self) -> tuple[str, ...]:
+        """The names of the features this layer needs."""
+        return ()
+
+    @abstractmethod
+    def bind(
+        self, name: str, maps: tuple[str, ...], features: Mapping[str, NDArray[np.float64]]
+    ) -> Operation:
+        """Return the operation for an input of the named maps; raises `StackError` where the two do not fit."""

@@ -1,0 +1,127 @@
+"""Convolution: each feature laid over every place of the maps, giving a map of how well it matches there."""
+
+from collections.abc import Mapping
+from typing import Any, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+
+from pipeline.errors import StackError
+from pipeline.geometry import Boundary, Window
+from pipeline.layers.base import Finite, Layer, Names, Numbers, Pair
+from pipeline.operation import Block, Operation
+
+LARGEST_SPAN = 4096
+"""Pixels from a feature's first tap to its last; a block of work holds at least this much of each map."""
+
+
+class Convolution(Layer):
+    """Cross-correlation with named features (nothing is flipped), as CNN libraries do it.
+
+    ``match: mean`` gives the mean of the products of feature and patch (1 = the same, −1 = the negative, on images of
+    ±1), channels counted; ``match: sum`` their sum.
+    """
+
+    type: Literal["convolution"]
+    features: Names = Field(min_length=1, description="the features to match, all of one height and width")
+    match: Literal["mean", "sum"] = "mean"
+    padding: Literal["valid", "same"] = "valid"
+    boundary: Literal["constant", "reflect", "nearest"] = "constant"
+    fill: Finite = 0.0
+    channels: Literal["all", "each"] = "all"
+    stride: Pair = (1, 1)
+    dilation: Pair = (1, 1)
+    bias: Numbers = 0.0
+
+    @model_validator(mode="after")
+    def _say_what_has_no_effect(self) -> Self:
+        if self.padding == "valid" and {"boundary", "fill"} & self.model_fields_set:
+            raise ValueError("boundary and fill have no effect without 'padding: same'")
+        if self.boundary != "constant" and "fill" in self.model_fields_set:
+            raise ValueError("fill has no effect unless boundary is 'constant'")
+        if isinstance(self.bias, tuple) and len(self.bias) != len(self.features):
+            raise ValueError(f"bias has {len(self.bias)} numbers for {len(self.features)} features")
+        return self
+
+    @property
+    def uses(self) -> tuple[str, ...]:
+        return self.features
+
+    def bind(
+        self, name: str, maps: tuple[str, ...], features: Mapping[str, NDArray[np.float64]]
+    ) -> Operation:
+        """Return the operation; its weights are (feature, channel, y, x)."""
+        depth = 1 if self.channels == "each" else len(maps)
+        kernels = [self._kernel(name, f, features[f], depth) for f in self.features]
+        height, width = kernels[0].shape[1:]
+        for other, kernel in zip(self.features, kernels, strict=True):
+            if kernel.shape[1:] != (height, width):
+                raise StackError(
+                    f"layer '{name}': feature '{self.features[0]}' is {height} × {width} and feature '{other}' is "
+                    f"{kernel.shape[1]} × {kernel.shape[2]}; the features of one layer have one size: put them into "
+                    "layers of their own"
+                )
+        make = Window.same if self.padding == "same" else Window
+        y, x = (
+            make(size, stride, dilation)
+            for size, stride, dilation in zip((height, width), self.stride, self.dilation, strict=True)
+        )
+        if max(y.span, x.span) > LARGEST_SPAN:
+            raise StackError(
+                f"layer '{name}': feature '{self.features[0]}' spans {y.span} × {x.span} pixels with its dilation; "
+                f"at most {LARGEST_SPAN} are possible"
+            )
+        repeats = len(maps) // depth
+        named = self.features if depth == len(maps) else tuple(f"{m}.{f}" for m in maps for f in self.features)
+        weights = np.stack(kernels)
+        return Operation(
+            kind=self.type,
+            name=name,
+            windows=(y, x),
+            inputs=len(maps),
+            maps=named,
+            block=convolve,
+            boundary=Boundary(self.boundary),
+            fill=self.fill,
+            arrays={"weights": weights, "bias": np.broadcast_to(np.asarray(self.bias, float), len(kernels))},
+            options={"divisor": depth * height * width if self.match == "mean" else 1},
+            work=weights.size * repeats,
+            subject=f"feature '{self.features[0]}'",
+        )
+
+    def _kernel(self, name: str, feature: str, values: NDArray[np.float64], depth: int) -> NDArray[Any]:
+        if values.ndim == 2:
+            return np.broadcast_to(values, (depth, *values.shape))
+        if len(values) != depth:
+            takes = "one map at a time ('channels: each')" if self.channels == "each" else f"{depth} maps"
+            raise StackError(
+                f"layer '{name}': feature '{feature}' has {len(values)} channels and the layer takes {takes}; give "
+                "a feature with as many channels, or one of (y, x) that serves every map"
+            )
+        return values
+
+
+def convolve(block: Block, operation: Operation) -> Block:
+    """Add up one tap at a time, channel by channel, in reading order."""
+    kind = block.dtype.type
+    weights, bias = (operation.arrays[key].astype(kind) for key in ("weights", "bias"))
+    count, depth, height, width = weights.shape
+    batch = block.reshape(len(block) // depth, depth, *block.shape[1:])
+    y, x = operation.windows
+    rows, columns = y.output_extent(block.shape[1]), x.output_extent(block.shape[2])
+    total = np.zeros((len(batch), count, rows, columns), kind)
+    for c, i, j in np.ndindex(depth, height, width):
+        top, left = i * y.dilation, j * x.dilation
+        tap = batch[
+            :,
+            c,
+            top : top + (rows - 1) * y.stride + 1 : y.stride,
+            left : left + (columns - 1) * x.stride + 1 : x.stride,
+        ]
+        total += weights[None, :, c, i, j, None, None] * tap[:, None]
+    if (divisor := operation.options["divisor"]) != 1:
+        total /= kind(divisor)
+    if bias.any():
+        total += bias[:, None, None]
+    return total.reshape(-1, rows, columns)

@@ -1,0 +1,143 @@
+"""Between stored numbers and map values: which pixel values mean −1 and +1, and how a map is kept in few bits."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from pipeline.errors import InputError
+
+_TABLE_BITS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class PixelScale:
+    """The pixel values ``black`` and ``white`` of an image of ``dtype`` that mean −1 and +1.
+
+    None stands for the default: the type's range for integers, −1 and +1 (unchanged) for floats.
+
+    >>> PixelScale("uint8").to_map(np.array([0, 51, 255], "u1")).tolist()
+    [-1.0, -0.6000000238418579, 1.0]
+    """
+
+    dtype: str
+    black: float | None = None
+    white: float | None = None
+
+    def __post_init__(self) -> None:
+        black, white = self.ends
+        if black == white:
+            raise InputError(f"input.black and input.white are both {black:g}; they must differ")
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """Black and white with the defaults filled in."""
+        kind = np.dtype(self.dtype)
+        if kind.kind in "iu":
+            low, high = float(np.iinfo(kind).min), float(np.iinfo(kind).max)
+        else:
+            low, high = (0.0, 1.0) if kind.kind == "b" else (-1.0, 1.0)
+        return low if self.black is None else self.black, high if self.white is None else self.white
+
+    def exact(self, values: NDArray[np.generic]) -> NDArray[np.float64]:
+        """Return map values in float64: (p − black) / (white − black) · 2 − 1."""
+        black, white = self.ends
+        wide = values.astype(np.float64)
+        return wide if (black, white) == (-1.0, 1.0) else (wide - black) / (white - black) * 2 - 1
+
+    def to_map(self, values: NDArray[np.generic]) -> NDArray[np.float32]:
+        """Return map values in float32, each the rounded exact one; small integers go through a table."""
+        kind = np.dtype(self.dtype)
+        if kind.kind == "f" and self.ends == (-1.0, 1.0):
+            return values.astype(np.float32)
+        if kind.kind in "iu" and kind.itemsize * 8 <= _TABLE_BITS:
+            unsigned = np.dtype(f"u{kind.itemsize}")
+            return _table(self)[np.ascontiguousarray(values).view(unsigned)]
+        return self.exact(values).astype(np.float32)
+
+
+_TABLES: dict[PixelScale, NDArray[np.float32]] = {}
+
+
+def _table(scale: PixelScale) -> NDArray[np.float32]:
+    if scale not in _TABLES:
+        kind = np.dtype(scale.dtype)
+        every = np.arange(2 ** (8 * kind.itemsize), dtype=f"u{kind.itemsize}").view(kind)
+        _TABLES[scale] = scale.exact(every).astype(np.float32)
+    return _TABLES[scale]
+
+
+@dataclass(frozen=True, slots=True)
+class Encoding:
+    """How map values are stored: as floats, or as integers that spread ``low`` … ``high`` over their type.
+
+    An integer q stands for q · scale + offset (the CF conventions' ``scale_factor`` and ``add_offset``, which xarray
+    decodes); values outside are cut off, and one integer is kept for NaN.
+
+    >>> Encoding("int8").encode(np.array([-1, 0, 0.5, 9, np.nan], "f4")).tolist()
+    [-127, 0, 64, 127, -128]
+    >>> Encoding("uint8", 0, 2).encode(np.array([0, 1, 2], "f4")).tolist()
+    [0, 127, 254]
+    """
+
+    dtype: str = "float32"
+    low: float = -1.0
+    high: float = 1.0
+
+    @property
+    def is_scaled(self) -> bool:
+        """Whether the stored numbers are integers."""
+        return np.dtype(self.dtype).kind in "iu"
+
+    @property
+    def _ends(self) -> tuple[int, int, int]:
+        limits = np.iinfo(self.dtype)
+        if limits.min:
+            return -int(limits.max), int(limits.max), int(limits.min)
+        return 0, int(limits.max) - 1, int(limits.max)
+
+    @property
+    def attributes(self) -> dict[str, float | int]:
+        """The CF attributes that tell a reader how to decode."""
+        if not self.is_scaled:
+            return {}
+        first, last, missing = self._ends
+        scale = (self.high - self.low) / (last - first)
+        return {"scale_factor": scale, "add_offset": self.low - first * scale, "missing_value": missing}
+
+    def encode(self, maps: NDArray[np.float32]) -> NDArray[np.generic]:
+        """Return the stored numbers; every NaN gets the same bits."""
+        hollow = np.isnan(maps)
+        if not self.is_scaled:
+            out = maps.astype(self.dtype)
+            if hollow.any():
+                out[hollow] = np.nan
+            return out
+        first, last, missing = self._ends
+        at = self.attributes
+        counted = np.rint((maps.astype(np.float64) - at["add_offset"]) / at["scale_factor"])
+        counted[hollow] = missing
+        return np.where(hollow, missing, np.clip(counted, first, last)).astype(self.dtype)
+
+    def decode(self, stored: NDArray[np.generic]) -> NDArray[np.float64]:
+        """Return map values in float64."""
+        values = stored.astype(np.float64)
+        if self.is_scaled:
+            at = self.attributes
+            values = np.where(stored == at["missing_value"], np.nan, values * at["scale_factor"] + at["add_offset"])
+        return values
+
+    @property
+    def step(self) -> float:
+        """How far a stored value may lie from the map's because of its type: relative for floats, absolute else."""
+        if self.is_scaled:
+            return float(self.attributes["scale_factor"]) / 2
+        return float(np.finfo(self.dtype).eps)
+
+
+def stored_dtype(dtype: DTypeLike) -> str:
+    """Return the name of a pixel type that images may have; raises `InputError` for any other."""
+    kind = np.dtype(dtype)
+    if kind.kind not in "biuf":
+        raise InputError(f"pixels are of type {kind}; they must be booleans, integers or floats")
+    return kind.newbyteorder("=").name

@@ -1,0 +1,164 @@
+"""From the paths and globs a user writes to sources, with everything checked before any work."""
+
+import glob
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+
+from pipeline.errors import InputError
+from pipeline.pixels import stored_dtype
+from pipeline.storage.ome import is_image, read_level
+from pipeline.storage.source import Source
+
+RESERVED = "_haloflow"
+"""The one name in an output store that is the run's own."""
+
+MAX_EXTENT = 2**40
+MAX_CHANNELS = 2**16
+
+
+def find(patterns: Sequence[str]) -> list[str]:
+    """Return the paths that the user's paths and globs name; raises `InputError` where one names nothing."""
+    paths: list[str] = []
+    for pattern in patterns:
+        if "://" in pattern:
+            raise InputError(f"{pattern}: is a URL; this version reads local paths")
+        if Path(pattern).exists():
+            paths.append(pattern)
+            continue
+        found = sorted(glob.glob(pattern, recursive=True)) if glob.has_magic(pattern) else []
+        if not found:
+            raise InputError(f"{pattern}: there is no such image (relative to {Path.cwd()})")
+        paths += found
+    return list(dict.fromkeys(path.rstrip("/") for path in paths))
+
+
+def open_images(patterns: Sequence[str], level: int) -> list[Source]:
+    """Return all the images of a run; raises `InputError` naming the path of one that cannot be read."""
+    sources = [open_image(path, level) for path in find(patterns)]
+    taken: dict[str, str] = {RESERVED: "the run's own records"}
+    for source in sources:
+        if source.name in taken:
+            raise InputError(
+                f"{source.path} and {taken[source.name]} would both be named '{source.name}' in the output; "
+                "rename one, or run them apart"
+            )
+        taken[source.name] = source.path
+    return sources
+
+
+def stem(path: str) -> str:
+    """Return the name of an image: the last part of its path without ``.zarr`` or ``.ome.zarr``.
+
+    >>> stem("scans/slide-7.ome.zarr")
+    'slide-7'
+    """
+    name = Path(path).resolve().name
+    return name.removesuffix(".zarr").removesuffix(".ome") or name
+
+
+def open_image(path: str, level: int = 0) -> Source:
+    """Return the source for one path: a plain array, or a level of an OME-Zarr image."""
+    if not Path(path).exists():
+        raise InputError(f"{path}: there is no such image")
+    if not Path(path).is_dir():
+        raise InputError(f"{path}: is not a Zarr image; turn it into one with 'haloflow ingest {path} NAME.zarr'")
+    node = _open(path)
+    if isinstance(node, zarr.Group):
+        return _from_group(path, node, level)
+    if level:
+        raise InputError(f"{path}: input.level is {level}, but this is a plain array: it has no levels")
+    names = _dimension_names(node)
+    axes = names if names and {"y", "x"} <= set(names) else ("c", "y", "x")[-node.ndim :]
+    return _source(path, path, node, axes)
+
+
+def _open(path: str) -> Any:
+    try:
+        return zarr.open(path, mode="r")
+    except Exception as error:  # noqa: BLE001 - whatever a damaged or hostile store makes zarr raise
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"{path}: is not a Zarr image, or its metadata is damaged: {reason}") from None
+
+
+def _from_group(path: str, group: zarr.Group, level: int) -> Source:
+    attributes = dict(group.attrs)
+    if not is_image(attributes):
+        inside = [name for name, _ in group.members()][:5]
+        hint = f"; it holds {', '.join(inside)}: name one of them" if inside else ""
+        raise InputError(f"{path}: is a Zarr group without OME-Zarr metadata, not an image{hint}")
+    found = read_level(path, attributes, level)
+    inner = f"{path}/{found.path}"
+    array = _open(inner)
+    if not isinstance(array, zarr.Array):
+        raise InputError(f"{inner}: the metadata of {path} names it as an array, and it is a group")
+    if array.ndim != len(found.axes):
+        raise InputError(f"{inner}: has {array.ndim} axes, the metadata of {path} names {len(found.axes)}")
+    y, x = found.axes.index("y"), found.axes.index("x")
+    return _source(
+        path,
+        inner,
+        array,
+        found.axes,
+        labels=found.channels,
+        scale=(found.scale[y], found.scale[x]),
+        translation=(found.translation[y], found.translation[x]),
+        units=(found.units[y], found.units[x]),
+    )
+
+
+def _dimension_names(array: Any) -> tuple[str, ...] | None:
+    names = getattr(array.metadata, "dimension_names", None) or array.attrs.get("_ARRAY_DIMENSIONS")
+    return tuple(str(name) for name in names) if names and len(names) == array.ndim else None
+
+
+def _source(
+    path: str,
+    inner: str,
+    array: Any,
+    axes: tuple[str, ...],
+    *,
+    labels: tuple[str, ...] | None = None,
+    **placed: Any,
+) -> Source:
+    shape = dict(zip(axes, array.shape, strict=False))
+    if len(axes) != array.ndim or len(shape) != array.ndim:
+        raise InputError(f"{path}: has {array.ndim} axes; expected (y, x) or (c, y, x)")
+    if not {"y", "x"} <= shape.keys():
+        raise InputError(f"{path}: has the axes {', '.join(axes)}; expected y and x, and c for channels")
+    for axis, extent in shape.items():
+        if axis not in ("c", "y", "x") and extent != 1:
+            raise InputError(f"{path}: its axis {axis} has {extent} pixels; beside c, y and x an axis may have one")
+        if not 1 <= extent <= (MAX_CHANNELS if axis == "c" else MAX_EXTENT):
+            raise InputError(f"{path}: its axis {axis} has {extent} pixels; that is no image")
+    if axes == ("c", "y", "x") and shape["x"] in (3, 4) and shape["c"] > 4 * shape["x"]:
+        raise InputError(
+            f"{path}: is {' × '.join(map(str, array.shape))}, which looks like (y, x, c); store it as (c, y, x), or "
+            "name its axes in dimension_names"
+        )
+    chunks = dict(zip(axes, array.chunks, strict=True))
+    count = shape.get("c", 1)
+    dtype = _dtype(path, array)
+    return Source(
+        name=stem(path),
+        path=path,
+        array=inner,
+        axes=axes,
+        channels=labels if labels and len(labels) == count else tuple(map(str, range(count))),
+        extents=(shape["y"], shape["x"]),
+        chunks=(min(chunks["y"], shape["y"]), min(chunks["x"], shape["x"])),
+        dtype=dtype,
+        chunk_bytes=math.prod(array.chunks) * np.dtype(dtype).itemsize,
+        **placed,
+    )
+
+
+def _dtype(path: str, array: Any) -> str:
+    try:
+        return stored_dtype(array.dtype)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None

@@ -1,0 +1,107 @@
+"""OME-Zarr metadata, read (0.4 and 0.5) and written (0.5) through ome-zarr-models."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+from ome_zarr_models.v04.image import ImageAttrs as ImageAttrsV04
+from ome_zarr_models.v05.axes import Axis
+from ome_zarr_models.v05.image import ImageAttrs as ImageAttrsV05
+from ome_zarr_models.v05.multiscales import Dataset, Multiscale
+from pydantic import ValidationError
+
+from pipeline.errors import InputError
+
+
+@dataclass(frozen=True)
+class Level:
+    """One resolution level: where its array is, its axes' names, and per axis scale, translation and unit."""
+
+    path: str
+    axes: tuple[str, ...]
+    scale: tuple[float, ...]
+    translation: tuple[float, ...]
+    units: tuple[str | None, ...]
+    channels: tuple[str, ...] | None
+
+
+def is_image(attributes: dict[str, Any]) -> bool:
+    """Say whether a group's attributes describe an OME-Zarr image."""
+    ome = attributes.get("ome")
+    return "multiscales" in (attributes if ome is None else ome if isinstance(ome, dict) else {})
+
+
+def read_level(path: str, attributes: dict[str, Any], level: int) -> Level:
+    """Return a level of an image; raises `InputError` where the metadata is not valid or has no such level."""
+    try:
+        parsed = (
+            ImageAttrsV05.model_validate(attributes["ome"])
+            if "ome" in attributes
+            else ImageAttrsV04.model_validate(attributes)
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise InputError(f"{path}: its OME-Zarr metadata is not valid: {place}: {first['msg']}") from None
+    multiscale = parsed.multiscales[0]
+    if level >= len(multiscale.datasets):
+        have = f"levels 0 to {len(multiscale.datasets) - 1}" if len(multiscale.datasets) > 1 else "level 0 only"
+        raise InputError(f"{path}: input.level: there is no level {level}; the image has {have}")
+    dataset = multiscale.datasets[level]
+    inner = PurePosixPath(dataset.path)
+    if inner.is_absolute() or ".." in inner.parts:
+        raise InputError(f"{path}: its metadata points outside the image: {dataset.path}")
+    axes = tuple(axis.name for axis in multiscale.axes)
+    scale, translation = [1.0] * len(axes), [0.0] * len(axes)
+    for step in (*dataset.coordinateTransformations, *(multiscale.coordinateTransformations or ())):
+        if isinstance(factors := getattr(step, "scale", None), Sequence):
+            scale = [s * f for s, f in zip(scale, factors, strict=True)]
+            translation = [t * f for t, f in zip(translation, factors, strict=True)]
+        if isinstance(shift := getattr(step, "translation", None), Sequence):
+            translation = [t + d for t, d in zip(translation, shift, strict=True)]
+    units = tuple(axis.unit if isinstance(axis.unit, str) else None for axis in multiscale.axes)
+    return Level(dataset.path, axes, tuple(scale), tuple(translation), units, _labels(attributes))
+
+
+def _labels(attributes: dict[str, Any]) -> tuple[str, ...] | None:
+    omero = attributes.get("ome", attributes).get("omero", {})
+    channels = omero.get("channels") if isinstance(omero, dict) else None
+    if not isinstance(channels, list):
+        return None
+    labels = [c.get("label") if isinstance(c, dict) else None for c in channels]
+    return tuple(map(str, labels)) if labels and all(labels) else None
+
+
+_COLOURS = ("FFFFFF", "FF4040", "40FF40", "4080FF", "FFFF40", "FF40FF", "40FFFF", "FFA040")
+
+
+def describe(
+    name: str,
+    channels: Sequence[str],
+    scale: Sequence[float],
+    translation: Sequence[float],
+    units: Sequence[str | None],
+    window: tuple[float, float],
+) -> dict[str, Any]:
+    """Return the attributes of an OME-Zarr 0.5 image (c, y, x) with one level at path ``0``.
+
+    ``scale``, ``translation`` and ``units`` are of (y, x), ``window`` is the range of values a viewer should show.
+    """
+    axes = [Axis(name="c", type="channel")]
+    axes += [Axis(name=n, type="space", unit=u) for n, u in zip("yx", units, strict=True)]
+    dataset = Dataset.build(path="0", scale=[1.0, *scale], translation=[0.0, *translation])
+    image = ImageAttrsV05(multiscales=[Multiscale(axes=axes, datasets=(dataset,), name=name)], version="0.5")
+    low, high = window
+    omero = {
+        "channels": [
+            {
+                "label": label,
+                "color": _COLOURS[place % len(_COLOURS)] if len(channels) > 1 else _COLOURS[0],
+                "active": place < len(_COLOURS),
+                "window": {"min": low, "max": high, "start": low, "end": high},
+            }
+            for place, label in enumerate(channels)
+        ]
+    }
+    return {"ome": {**image.model_dump(mode="json", exclude_none=True), "omero": omero}}

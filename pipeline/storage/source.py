@@ -1,0 +1,63 @@
+"""Handles to input arrays: what a worker needs to read a region, and nothing else."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from pipeline.geometry import Interval, Region
+
+
+@dataclass(frozen=True)
+class Source:
+    """An image as a run reads it: a frozen record that crosses processes; the array is opened at each read.
+
+    Parameters
+    ----------
+    name
+        The image's name in the output: the stem of its path.
+    path
+        What the user wrote, or the glob found.
+    array
+        The path of the Zarr array.
+    axes
+        The names of the array's axes; those beside c, y and x have one pixel.
+    channels
+        The names of the channels.
+    extents, chunks
+        Of (y, x), in pixels; chunks are the least that can be decoded.
+    dtype
+        The type of the pixels.
+    chunk_bytes
+        Of one decoded chunk over all axes.
+    scale, translation, units
+        Of (y, x): the size of a pixel, the place of the centre of the first one, and in what.
+    """
+
+    name: str
+    path: str
+    array: str
+    axes: tuple[str, ...]
+    channels: tuple[str, ...]
+    extents: tuple[int, int]
+    chunks: tuple[int, int]
+    dtype: str
+    chunk_bytes: int
+    scale: tuple[float, float] = (1.0, 1.0)
+    translation: tuple[float, float] = (0.0, 0.0)
+    units: tuple[str | None, str | None] = (None, None)
+
+    def read(self, region: Region) -> NDArray[Any]:
+        """Return the raw pixels of a region (y, x) of all channels as (c, y, x)."""
+        places = {"c": slice(None), "y": _slice(region[0]), "x": _slice(region[1])}
+        array = zarr.open_array(self.array, mode="r")
+        values = np.asarray(array[tuple(places.get(axis, 0) for axis in self.axes)], self.dtype)
+        left = [axis for axis in self.axes if axis in places]
+        values = values.transpose([left.index(axis) for axis in ("c", "y", "x") if axis in left])
+        return values if "c" in left else values[None]
+
+
+def _slice(interval: Interval) -> slice:
+    return slice(interval.start, interval.stop)
