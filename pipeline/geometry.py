@@ -208,6 +208,15 @@ class Window:
         fitting = extent + self.pad_lo + self.pad_hi - (self.span - 1)
         return max(0, -(-fitting // self.stride)) if extent > 0 else 0
 
+    def taps(self, tap: int, length: int) -> slice:
+        """Return where tap number ``tap`` of every window lies in a block of ``length`` pixels already padded.
+
+        >>> Window(3, stride=2, dilation=2).taps(1, 9)
+        slice(2, 7, 2)
+        """
+        start = tap * self.dilation
+        return slice(start, start + (length - self.span) // self.stride * self.stride + 1, self.stride)
+
     def reach(self, output: Interval) -> Interval:
         """Return the pixels under the windows of ``output``, those beyond the map's edges included.
 

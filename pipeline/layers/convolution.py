@@ -109,17 +109,11 @@ def convolve(block: Block, operation: Operation) -> Block:
     count, depth, height, width = weights.shape
     batch = block.reshape(len(block) // depth, depth, *block.shape[1:])
     y, x = operation.windows
-    rows, columns = y.output_extent(block.shape[1]), x.output_extent(block.shape[2])
+    rows, columns = ((n - w.span) // w.stride + 1 for n, w in zip(block.shape[1:], (y, x), strict=True))
     total = np.zeros((len(batch), count, rows, columns), kind)
     for c, i, j in np.ndindex(depth, height, width):
-        top, left = i * y.dilation, j * x.dilation
-        tap = batch[
-            :,
-            c,
-            top : top + (rows - 1) * y.stride + 1 : y.stride,
-            left : left + (columns - 1) * x.stride + 1 : x.stride,
-        ]
-        total += weights[None, :, c, i, j, None, None] * tap[:, None]
+        tap = batch[:, None, c, y.taps(i, block.shape[1]), x.taps(j, block.shape[2])]
+        total += weights[None, :, c, i, j, None, None] * tap
     if (divisor := operation.options["divisor"]) != 1:
         total /= kind(divisor)
     if bias.any():

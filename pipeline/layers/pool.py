@@ -52,14 +52,7 @@ def pool(block: Block, operation: Operation) -> Block:
     """Join the rows under each window, then the columns."""
     join = _JOIN[str(operation.options["op"])]
     y, x = operation.windows
-    rows = _steps(block.shape[1], y)
-    columns = _steps(block.shape[2], x)
-    tall = reduce(join, (block[:, s] for s in rows))
-    wide: Block = reduce(join, (tall[:, :, s] for s in columns))
+    tall = reduce(join, (block[:, y.taps(t, block.shape[1])] for t in range(y.size)))
+    wide: Block = reduce(join, (tall[:, :, x.taps(t, block.shape[2])] for t in range(x.size)))
     # Which of two equal zeros a maximum keeps differs between a vector loop and its remainder: keep +0.
     return wide + wide.dtype.type(0)
-
-
-def _steps(extent: int, window: Window) -> list[slice]:
-    last = (extent - window.span) // window.stride * window.stride + 1
-    return [slice(t, t + last, window.stride) for t in range(window.size)]

@@ -1,0 +1,92 @@
+"""What stands at a path: an image Haloflow can read, or a store that it made."""
+
+from pathlib import Path
+from typing import Any
+
+import zarr
+
+from pipeline.describe import size, times
+from pipeline.errors import InputError
+from pipeline.storage.images import RESERVED, open_image
+
+
+def inspect(path: str) -> dict[str, Any]:
+    """Return what stands at a path as plain data; raises `InputError` where it is neither image nor store."""
+    record = _record(path)
+    if record is None:
+        source = open_image(path)
+        return {
+            "kind": "image",
+            "path": path,
+            "channels": list(source.channels),
+            "extents": list(source.extents),
+            "chunks": list(source.chunks),
+            "dtype": source.dtype,
+            "scale": list(source.scale),
+            "translation": list(source.translation),
+            "units": list(source.units),
+        }
+    maps = [
+        {"image": image["name"], **kept, "channels": _channels(image, kept["layer"])}
+        for image in record["plan"]["images"]
+        for kept in image["kept"]
+    ]
+    return {
+        "kind": "store",
+        "path": path,
+        "complete": record["complete"],
+        "version": record["version"],
+        "maps": maps,
+        "report": record.get("report"),
+    }
+
+
+def _record(path: str) -> dict[str, Any] | None:
+    if not Path(path).is_dir():
+        return None
+    try:
+        node = zarr.open(path, mode="r")
+    except Exception:  # noqa: BLE001 - open_image says what is wrong with it
+        return None
+    record = dict(node.attrs).get(RESERVED) if isinstance(node, zarr.Group) else None
+    if record is None:
+        return None
+    if not isinstance(record, dict) or not {"plan", "complete", "version"} <= record.keys():
+        raise InputError(f"{path}: its record of the run is damaged")
+    return record
+
+
+def _channels(image: dict[str, Any], layer: str) -> list[str]:
+    return next(list(la["maps"]) for la in image["layers"] if la["name"] == layer)
+
+
+def inspect_text(found: dict[str, Any]) -> str:
+    """Say what `inspect` found."""
+    if found["kind"] == "image":
+        pixel = times_float(found["scale"], found["units"])
+        return (
+            f"{found['path']}: an image of {len(found['channels'])} × {times(found['extents'])} {found['dtype']}, "
+            f"chunks {times(found['chunks'])}, pixel {pixel}; channels {', '.join(found['channels'][:8])}"
+        )
+    state = "complete" if found["complete"] else "NOT complete"
+    lines = [f"{found['path']}: made by haloflow {found['version']}, {state}"]
+    for m in found["maps"]:
+        lines.append(
+            f"  {m['image']}/{m['layer']}  {len(m['channels'])} × {times(m['extents'])} {m['dtype']}, "
+            f"chunks {times(m['chunks'])}, {m['compression']}; maps {', '.join(m['channels'][:8])}"
+        )
+    if report := found["report"]:
+        lines.append(
+            f"  {report['done']} of {report['tasks']} tasks in {report['seconds']} s, read "
+            f"{size(report['bytes_read'])}, wrote {size(report['bytes_written'])}"
+        )
+    return "\n".join(lines)
+
+
+def times_float(scale: list[float], units: list[str | None]) -> str:
+    """Write a pixel's size.
+
+    >>> times_float([0.5, 0.5], ["micrometer", "micrometer"])
+    '0.5 micrometer × 0.5 micrometer'
+    """
+    return " × ".join(f"{s:g} {u}" if u else f"{s:g}" for s, u in zip(scale, units, strict=True))

@@ -1,0 +1,190 @@
+"""Seams: a Zarr run, a lazy Dask graph and the whole image give the same bits, whatever the chunks, tasks and tiles."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import dask
+import dask.array as da
+import numpy as np
+import pytest
+import zarr
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+
+import pipeline
+from pipeline.errors import StackError
+from pipeline.execute import serial
+from pipeline.execute.task import Done
+from pipeline.grid import BlockGrid
+from pipeline.storage import output
+from tests import oracle
+
+EXAMPLES = 500
+MAX_CHUNKS = 150
+
+
+@pytest.fixture(scope="module")
+def folder() -> Iterator[Path]:
+    # On memory where there is some: a thousand small stores are made.
+    base = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108
+    path = Path(tempfile.mkdtemp(prefix="haloflow-seams-", dir=base))
+    yield path
+    shutil.rmtree(path)
+
+
+pairs = st.tuples(st.integers(1, 3), st.integers(1, 3))
+
+
+@st.composite
+def convolutions(draw: st.DrawFn, place: int, channels: int, features: dict[str, Any]) -> dict[str, Any]:
+    height, width = draw(st.integers(1, 6)), draw(st.integers(1, 6))
+    each = draw(st.booleans())
+    names = [f"f{place}_{n}" for n in range(draw(st.integers(1, 3)))]
+    for name in names:
+        depth = draw(st.sampled_from([None, 1 if each else channels]))
+        shape = (height, width) if depth is None else (depth, height, width)
+        # All values distinct and without symmetry, so that a flip or a swap of axes shows.
+        values = np.random.default_rng(draw(st.integers(0, 2**16))).permutation(int(np.prod(shape))) + 1.0
+        features[name] = {"rows": (values * np.where(values % 3, 1, -1)).reshape(shape).tolist()}
+    layer: dict[str, Any] = {
+        "type": "convolution",
+        "features": names,
+        "match": draw(st.sampled_from(["mean", "sum"])),
+        "channels": "each" if each else "all",
+        "stride": draw(pairs),
+        "dilation": draw(pairs),
+        "bias": draw(st.sampled_from([0.0, 0.25])),
+    }
+    if draw(st.booleans()):
+        layer |= {"padding": "same", "boundary": draw(st.sampled_from(["constant", "reflect", "nearest"]))}
+        if layer["boundary"] == "constant":
+            layer["fill"] = draw(st.sampled_from([0.0, -1.5]))
+    return layer
+
+
+@st.composite
+def layers_of(draw: st.DrawFn, place: int, channels: int, features: dict[str, Any]) -> dict[str, Any]:
+    kind = draw(st.sampled_from(["convolution", "convolution", "pool", "relu", "normalise"]))
+    if kind == "convolution":
+        return draw(convolutions(place, channels, features))
+    if kind == "pool":
+        return {
+            "type": "pool",
+            "op": draw(st.sampled_from(["max", "mean", "min"])),
+            "window": draw(st.tuples(st.integers(1, 4), st.integers(1, 4))),
+            "stride": draw(pairs),
+            "partial": draw(st.sampled_from(["keep", "drop"])),
+        }
+    return {"type": kind, **({"scale": 0.75, "offset": -0.5} if kind == "normalise" else {})}
+
+
+@st.composite
+def partitions(draw: st.DrawFn, extent: int) -> tuple[int, ...]:
+    cuts = sorted(draw(st.sets(st.integers(1, extent - 1), max_size=6))) if extent > 1 else []
+    return tuple(int(n) for n in np.diff([0, *cuts, extent]))
+
+
+def regular(draw: st.DrawFn, extents: tuple[int, ...]) -> list[int]:
+    """Draw chunk edges: one pixel, primes, larger than the image; not so many chunks that the file system is tested."""
+    chunks = [draw(st.one_of(st.integers(1, 13), st.integers(1, n + 9))) for n in extents]
+    while np.prod([-(-n // c) for n, c in zip(extents, chunks, strict=True)]) > MAX_CHUNKS:
+        chunks = [2 * c + 1 for c in chunks]
+    return chunks
+
+
+@st.composite
+def jobs(draw: st.DrawFn) -> tuple[dict[str, Any], np.ndarray, list[int]]:
+    extents = draw(st.one_of(st.tuples(*[st.integers(1, 30)] * 2), st.tuples(*[st.integers(1, 200)] * 2)))
+    channels = draw(st.integers(1, 3))
+    features: dict[str, Any] = {}
+    layers: list[dict[str, Any]] = []
+    maps = channels
+    for place in range(draw(st.integers(1, 4))):
+        layers.append(draw(layers_of(place, maps, features)))
+        if layers[-1]["type"] == "convolution":
+            count = len(layers[-1]["features"])
+            maps = count * maps if layers[-1]["channels"] == "each" else count
+    assume(maps <= 12)
+    dtype = draw(st.sampled_from(["uint8", "uint16", "int16", "float32", "bool"]))
+    noise = np.random.default_rng(draw(st.integers(0, 2**16)))
+    if dtype == "float32":
+        image = noise.normal(size=(channels, *extents)).astype("f4")
+    elif dtype == "bool":
+        image = noise.random((channels, *extents)) < 0.5
+    else:
+        info = np.iinfo(dtype)
+        image = noise.integers(info.min, info.max + 1, (channels, *extents)).astype(dtype)
+    config = {
+        "input": {"images": "image.zarr"},
+        "features": features,
+        "layers": layers,
+        "output": {"store": "maps.zarr"},
+    }
+    return config, image, regular(draw, extents)
+
+
+def bits(maps: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(maps).view(np.uint32)
+
+
+@settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
+)
+@given(made=jobs(), data=st.data(), kernel=st.sampled_from(["onnxruntime", "numpy"]))
+def test_zarr_dask_and_whole_image_agree_to_the_bit(
+    folder: Path, made: tuple[dict[str, Any], np.ndarray, list[int]], data: st.DataObject, kernel: str
+) -> None:
+    config, image, chunks = made
+    here = Path(tempfile.mkdtemp(dir=folder))
+    source, target = str(here / "image.zarr"), str(here / "maps.zarr")
+    config["input"]["images"], config["output"]["store"] = source, target
+    stored = zarr.create_array(source, shape=image.shape, chunks=(len(image), *chunks), dtype=image.dtype)
+    stored[:] = image
+    job = pipeline.load(config)
+    try:
+        whole = job.stack(image, kernel=kernel)
+    except StackError:
+        assume(False)
+    config["output"]["chunks"] = regular(data.draw, whole.shape[1:])
+    job = pipeline.load(config)
+
+    # The planner would make one task of most of these images: cut them at random too.
+    plan = pipeline.plan(job, kernel=kernel)
+    planned = plan.images[0]
+    base = planned.grid.maps[0].units
+    strides = planned.grid.maps[0].strides
+    times = data.draw(st.tuples(st.integers(1, 3), st.integers(1, 3)), "task units")
+    step = tuple(u * s * t for u, s, t in zip(base, strides, times, strict=True))
+    tile = data.draw(st.tuples(st.integers(5, 90), st.integers(5, 90)), "tile")
+    if data.draw(st.booleans(), "cut"):
+        planned = replace(planned, grid=BlockGrid(planned.grid.maps, step), tile=tile)
+    plan = replace(plan, images=(planned,))
+    output.create(target, [kept.array for kept in planned.kept], {})
+    for outcome in serial.run(plan):
+        assert isinstance(outcome, Done), outcome
+    run = zarr.open_array(f"{target}/image/{planned.kept[0].array.layer}/0")[:]
+    assert run.dtype == whole.dtype == np.float32
+    assert run.shape == whole.shape
+    assert np.array_equal(bits(run), bits(whole))
+
+    split = (tuple([1] * len(image)), *(data.draw(partitions(n)) for n in image.shape[1:]))
+    lazy = job.stack(da.from_array(image, chunks=split), kernel=kernel)
+    assert lazy.shape == whole.shape
+    assert lazy.dtype == np.float32
+    with dask.config.set(scheduler="synchronous"):
+        assert np.array_equal(bits(lazy.compute()), bits(whole))
+
+    exact = job.scale(str(image.dtype)).exact(image)
+    arrays = {name: np.array(spec["rows"]) for name, spec in config["features"].items()}
+    expected, magnitude = oracle.run(exact, config["layers"], arrays)
+    assert whole.shape == expected.shape
+    # A sum that cancels keeps the rounding of its terms: 2e-7 of them is three float32 roundings.
+    allowed = 1e-5 * np.abs(expected).max() + 2e-7 * magnitude
+    assert np.abs(whole - expected).max() <= allowed
+    shutil.rmtree(here)
