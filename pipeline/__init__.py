@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pipeline.api import Report, plan, run
     from pipeline.errors import HaloflowError
-    from pipeline.storage.ingest import ingest
     from pipeline.job import Job, load
     from pipeline.planning import Plan
+    from pipeline.storage.ingest import ingest
     from pipeline.verification import Verification, verify
 
 __all__ = [

@@ -79,8 +79,7 @@ def plan(job: Job, memory: str | int | None = None, kernel: str | None = None) -
     limit = psutil.virtual_memory().total // (os.cpu_count() or 1) if memory is None else _bytes(memory)
     sources = open_images(job.config.input.images, job.config.input.level)
     images = tuple(
-        plan_image(source, job.stack.layers, job.scale(source.dtype), job.output, limit, kernel)
-        for source in sources
+        plan_image(source, job.stack.layers, job.scale(source.dtype), job.output, limit, kernel) for source in sources
     )
     return Plan(images, job.output.store, limit, job.config.model_dump(mode="json"))
 
@@ -144,7 +143,7 @@ def _run(
     watch: Callable[[Outcome], None] | None,
 ) -> Report:
     started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.perf_counter()
-    record = {"version": version("haloflow"), "config": dict(plan.config), "plan": plan.to_dict()}
+    record: dict[str, Any] = {"version": version("haloflow"), "config": dict(plan.config), "plan": plan.to_dict()}
     maps = [kept.array for image in plan.images for kept in image.kept]
     output.create(plan.store, maps, record)
     ranges: dict[MapArray, tuple[float, float]] = {}

@@ -5,13 +5,15 @@ long to load are imported by the command that needs them, so that ``haloflow --h
 """
 # ruff: noqa: PLC0415
 
+import atexit
 import json
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -35,7 +37,9 @@ def _options(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]
         "json": click.option("--json", "as_json", is_flag=True, help="Print JSON to standard output."),
         "quiet": click.option("--quiet", is_flag=True, help="Print nothing but errors."),
         "memory": click.option(
-            "--memory", metavar="SIZE", help="What one worker may hold, such as 2GB. [default: a core's share]"
+            "--memory",
+            metavar="SIZE",
+            help="What one worker may hold, such as 2GB. [default: a core's share]",
         ),
         "kernel": click.option("--kernel", metavar="NAME", help="Force a kernel: onnxruntime or numpy."),
         "overwrite": click.option("--overwrite", is_flag=True, help="Replace what an earlier run made."),
@@ -91,9 +95,7 @@ def run(
 @cli.command()
 @click.argument("config")
 @_options("memory", "kernel", "set", "json")
-def plan(
-    config: str, memory: str | None, kernel: str | None, settings: tuple[str, ...], as_json: bool
-) -> None:
+def plan(config: str, memory: str | None, kernel: str | None, settings: tuple[str, ...], as_json: bool) -> None:
     """Say what a run of CONFIG would do: extents, halo, kernels, tasks, bytes, memory and time."""
     import pipeline
 
@@ -124,7 +126,11 @@ def schema() -> None:
 @click.argument("store")
 @click.option("--chunks", type=click.IntRange(1), default=1024, show_default=True, help="Chunk edge in pixels.")
 @click.option(
-    "--compression", type=click.Choice(["lz4", "zstd", "none"]), default="lz4", show_default=True, help="Codec."
+    "--compression",
+    type=click.Choice(["lz4", "zstd", "none"]),
+    default="lz4",
+    show_default=True,
+    help="Codec.",
 )
 @_options("memory", "overwrite", "json", "quiet")
 def ingest(
@@ -140,21 +146,24 @@ def ingest(
     """Turn an IMAGE file (TIFF, PNG, JPEG) into a chunked OME-Zarr image at STORE, band by band."""
     import pipeline
 
-    limit = {"memory": memory} if memory else {}
-    made = pipeline.ingest(image, store, chunks=chunks, compression=compression, overwrite=overwrite, **limit)
+    made = pipeline.ingest(
+        image, store, chunks=chunks, compression=compression, memory=memory or "1GB", overwrite=overwrite
+    )
     _print(made, as_json=as_json, quiet=quiet)
 
 
 @cli.command()
 @click.argument("config")
 @click.option(
-    "--windows", type=click.IntRange(1), default=16, show_default=True, help="Windows of each map to recompute."
+    "--windows",
+    type=click.IntRange(1),
+    default=16,
+    show_default=True,
+    help="Windows of each map to recompute.",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the random windows.")
 @_options("set", "json", "quiet")
-def verify(
-    config: str, windows: int, seed: int, settings: tuple[str, ...], as_json: bool, quiet: bool
-) -> None:
+def verify(config: str, windows: int, seed: int, settings: tuple[str, ...], as_json: bool, quiet: bool) -> None:
     """Recompute windows of CONFIG's output from the raw input in float64 and say how far off the store is."""
     import pipeline
 
@@ -228,12 +237,23 @@ def main() -> None:
             click.echo(f"error: {line}", err=True)
         code = error.exit_code
     except (KeyboardInterrupt, click.Abort):
-        click.echo("interrupted", err=True)
-        code = 130
+        _end_at_once("interrupted", 130)
     except _Terminated:
-        click.echo("terminated", err=True)
-        code = 143
+        _end_at_once("terminated", 143)
     sys.exit(code)
+
+
+def _end_at_once(word: str, code: int) -> NoReturn:
+    """End an interrupted run with its exit code, whatever state its cluster is in.
+
+    A cluster that was only half made raises when Python closes it at exit: its handlers are run here, unheard.
+    """
+    click.echo(word, err=True)
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+        atexit._run_exitfuncs()  # noqa: SLF001 - there is no public way to run them early
+    finally:
+        os._exit(code)
 
 
 if __name__ == "__main__":

@@ -89,8 +89,12 @@ def parse(text: str, source: str) -> Document:
     return document
 
 
+def _line(event: Any) -> int:
+    return int(event.start_mark.line) + 1
+
+
 def _node(document: Document, event: Any, events: Iterator[Any], path: Path) -> Any:
-    line = event.start_mark.line + 1
+    line = _line(event)
     document.lines.setdefault(path, line)
     at = f"{document.source}:{line}: {spell(path)}".rstrip(": ")
     if isinstance(event, yaml.AliasEvent) or event.anchor:
@@ -112,10 +116,8 @@ def _node(document: Document, event: Any, events: Iterator[Any], path: Path) -> 
             raise ConfigError(f"{at}: a key must be a word")
         key = event.value
         if key in pairs:
-            raise ConfigError(
-                f"{document.source}:{event.start_mark.line + 1}: {spell((*path, key))}: the key stands twice"
-            )
-        document.lines[*path, key] = event.start_mark.line + 1
+            raise ConfigError(f"{document.source}:{_line(event)}: {spell((*path, key))}: the key stands twice")
+        document.lines[*path, key] = _line(event)
         pairs[key] = _node(document, next(events), events, (*path, key))
     return pairs
 

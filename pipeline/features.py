@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from pipeline.errors import FeatureError
 from pipeline.layers.base import Positive
@@ -101,9 +101,7 @@ def make(name: str, spec: FeatureSpec, crop: Crop) -> NDArray[np.float64]:
     else:
         values = crop(spec.crop)
     if values.ndim not in (2, 3) or not values.size:
-        raise FeatureError(
-            f"feature '{name}': has the shape {values.shape}; expected (y, x) or (channel, y, x)"
-        )
+        raise FeatureError(f"feature '{name}': has the shape {values.shape}; expected (y, x) or (channel, y, x)")
     if values.size > MAX_PIXELS:
         raise FeatureError(f"feature '{name}': has {values.size} values; at most {MAX_PIXELS} are possible")
     if not np.isfinite(values).all():
@@ -119,7 +117,7 @@ def _picture(name: str, text: str) -> NDArray[np.float64]:
     for number, line in enumerate(lines, 1):
         if strange := set(line) - set(_SIGNS):
             raise FeatureError(
-                f"feature '{name}', row {number}: {sorted(strange)[0]!r} is no sign of a picture; "
+                f"feature '{name}', row {number}: {min(strange)!r} is no sign of a picture; "
                 "'#' is 1, '.' is -1, '0' is 0"
             )
         if len(line) != len(lines[0]):

@@ -6,16 +6,14 @@ The sizes change how long a run takes and what it holds, never its bits.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
-from math import ceil
-
-import numpy as np
+from math import ceil, prod
 
 from pipeline.geometry import Interval, Region, is_empty, pixels
 from pipeline.grid import BlockGrid, MapGrid
 from pipeline.kernels import BACKENDS
 from pipeline.stack import BoundStack
 
-PROCESS = 260 * 2**20
+PROCESS = 192 * 2**20
 """Bytes of a worker before it has any pixel: Python, NumPy, Zarr, Dask, ONNX Runtime and their buffers."""
 
 IN_FLIGHT = 10
@@ -27,8 +25,10 @@ CACHE = 2**20
 # Rates of one core, of the order seen on current machines: they choose between sizes and make a rough forecast.
 _FLOPS = {"onnxruntime": 6e10, "numpy": 1.5e9}
 _NEAR, _FAR = 8e9, 3e9
-_CALL = 3e-5
-_STORE = 3e8
+_CALL = 1e-4
+
+NEAR_BEST = 1.15
+"""How much slower than the best a tile may be forecast, for being smaller."""
 
 
 @dataclass(frozen=True)
@@ -82,21 +82,25 @@ def choose_tile(
     extents: Sequence[tuple[int, ...]],
     room: int,
 ) -> tuple[tuple[int, ...], Work]:
-    """Return the tile step in input pixels with the least forecast time a pixel whose scratch fits the room."""
-    best: tuple[float, tuple[int, ...], Work] | None = None
+    """Return the tile step in input pixels: the smallest whose forecast time a pixel is near the best of all.
+
+    A smaller tile computes its halo more often and holds less. What does not fit the room is not considered, as long as
+    anything does.
+    """
     coarsest = tuple(max(axis) for axis in zip(*(g.strides for g in grids), strict=True))
+    tried: list[tuple[float, tuple[int, ...], Work]] = []
     for edge in (64, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048):
         step = tuple(-(-edge // s) * s for s in coarsest)
         wanted = {place: _centre(grid, step) for place, grid in zip(places, grids, strict=True)}
         done = work(stack, backends, wanted, extents)
-        useful = np.prod([min(s, e) for s, e in zip(step, extents[0], strict=True)])
-        price = done.seconds / float(useful)
-        if best is None or (price < best[0] and done.scratch <= room):
-            best = (price, step, done)
+        useful = prod(min(s, e) for s, e in zip(step, extents[0], strict=True))
+        if tried and done.scratch > room:
+            break
+        tried.append((done.seconds / useful, step, done))
         if all(s >= e for s, e in zip(step, extents[0], strict=True)):
             break
-    assert best is not None  # noqa: S101 - the loop runs at least once
-    return best[1], best[2]
+    best = min(price for price, _, _ in tried)
+    return next((step, done) for price, step, done in tried if price <= NEAR_BEST * best)
 
 
 def largest_read(

@@ -233,7 +233,8 @@ class Window:
         Pull(read=Interval(start=0, stop=5), reach=Interval(start=-1, stop=5), extent=10)
         """
         reach = self.reach(output)
-        return Pull(boundary.cover(reach, extent), reach, extent)
+        inside = reach.start >= 0 and reach.stop <= extent
+        return Pull(reach if inside else boundary.cover(reach, extent), reach, extent)
 
     def real_taps(self, output: Interval, extent: int) -> list[int]:
         """Return for each output how many of its taps lie on real pixels of the map."""

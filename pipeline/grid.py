@@ -27,9 +27,7 @@ class MapGrid:
         ((Interval(start=0, stop=4),), (Interval(start=8, stop=10),))
         """
         intervals = []
-        for i, s, extent, unit, stride in zip(
-            index, step, self.extents, self.units, self.strides, strict=True
-        ):
+        for i, s, extent, unit, stride in zip(index, step, self.extents, self.units, self.strides, strict=True):
             first, end = -(-i * s // (unit * stride)), -(-(i + 1) * s // (unit * stride))
             intervals.append(Interval(first * unit, min(end * unit, extent)))
         return tuple(intervals)
@@ -98,8 +96,6 @@ def tiles(
             rest, part = divmod(rest, count)
             index.append(lo + part)
         place = tuple(reversed(index))
-        tile = tuple(
-            intersect(m.owned(place, step), r) for m, r in zip(finest, regions, strict=True)
-        )
+        tile = tuple(intersect(m.owned(place, step), r) for m, r in zip(finest, regions, strict=True))
         if not all(is_empty(r) for r in tile):
             yield tile

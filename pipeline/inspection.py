@@ -70,11 +70,11 @@ def inspect_text(found: dict[str, Any]) -> str:
         )
     state = "complete" if found["complete"] else "NOT complete"
     lines = [f"{found['path']}: made by haloflow {found['version']}, {state}"]
-    for m in found["maps"]:
-        lines.append(
-            f"  {m['image']}/{m['layer']}  {len(m['channels'])} × {times(m['extents'])} {m['dtype']}, "
-            f"chunks {times(m['chunks'])}, {m['compression']}; maps {', '.join(m['channels'][:8])}"
-        )
+    lines += [
+        f"  {m['image']}/{m['layer']}  {len(m['channels'])} × {times(m['extents'])} {m['dtype']}, "
+        f"chunks {times(m['chunks'])}, {m['compression']}; maps {', '.join(m['channels'][:8])}"
+        for m in found["maps"]
+    ]
     if report := found["report"]:
         lines.append(
             f"  {report['done']} of {report['tasks']} tasks in {report['seconds']} s, read "

@@ -52,7 +52,8 @@ class PixelScale:
             return values.astype(np.float32)
         if kind.kind in "iu" and kind.itemsize * 8 <= _TABLE_BITS:
             unsigned = np.dtype(f"u{kind.itemsize}")
-            return _table(self)[np.ascontiguousarray(values).view(unsigned)]
+            table: NDArray[np.float32] = _table(self)
+            return np.take(table, np.ascontiguousarray(values).view(unsigned))
         return self.exact(values).astype(np.float32)
 
 

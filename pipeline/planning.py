@@ -11,7 +11,7 @@ from typing import Any
 from pipeline.describe import plan_dict, plan_text, size
 from pipeline.errors import PlanError, StackError
 from pipeline.forecast import IN_FLIGHT, PROCESS, Work, choose_tile, largest_read
-from pipeline.geometry import Region
+from pipeline.geometry import Region, Window
 from pipeline.grid import BlockGrid, MapGrid
 from pipeline.kernels import Choice, choose
 from pipeline.pixels import Encoding, PixelScale
@@ -23,6 +23,13 @@ TASK_PIXELS = 2**24
 """Input pixels of one channel that a task grows to at the most, where its write units let it."""
 
 TASK_SECONDS = 1.0
+
+SLACK = 2**24
+"""Bytes of a task beside its arrays: sessions, handles, what the allocator keeps."""
+
+STORE_RATE = 3e8
+"""Bytes a second through storage and codec, roughly, for the forecast of time."""
+
 MANY = 8
 """Tasks that an image should be cut into, so that workers have something to share."""
 
@@ -93,15 +100,15 @@ class ImagePlan:
     @property
     def seconds(self) -> float:
         """A rough forecast for one worker: compute from the tile's work, storage at a fixed rate."""
-        tiles = math.prod(e / s for e, s in zip(self.extents[0], self.tile, strict=True))
-        return max(1.0, tiles) * self.tile_work.seconds + (self.bytes_read + self.bytes_written) / 3e8
+        tiles = math.prod(max(1.0, e / s) for e, s in zip(self.extents[0], self.tile, strict=True))
+        return tiles * self.tile_work.seconds + (self.bytes_read + self.bytes_written) / STORE_RATE
 
     @property
     def recompute(self) -> float:
         """How much more the layers compute because tiles overlap, as a factor."""
         whole = sum(o.work * math.prod(e) for o, e in zip(self.stack.operations, self.extents[1:], strict=True))
-        tiles = math.prod(-(-e // s) for e, s in zip(self.extents[0], self.tile, strict=True))
-        return max(1.0, tiles * self.tile_work.multiplies / whole)
+        tile = math.prod(min(s, e) for s, e in zip(self.tile, self.extents[0], strict=True))
+        return max(1.0, self.tile_work.multiplies * math.prod(self.extents[0]) / tile / whole)
 
 
 @dataclass(frozen=True)
@@ -146,8 +153,10 @@ def block_memory(
     decoding = min(IN_FLIGHT, -(-read // math.prod(source.chunks)) + 3) * 2 * source.chunk_bytes
     item = _stored_bytes(kept[0].array, 1) // len(kept[0].array.channels)
     given = made * item
-    encoding = 3 * IN_FLIGHT * max(math.prod(k.array.chunks) for k in kept) * item
-    return max(taken + decoding, taken + given + tile.scratch, given + min(encoding, 3 * given))
+    # A chunk on its way to the store exists as itself, as bytes, shuffled, and compressed.
+    encoding = min(IN_FLIGHT * max(math.prod(k.array.chunks) for k in kept) * item, given) * 4
+    # What the layers held is not all given back before the maps are written.
+    return SLACK + max(taken + decoding, given + tile.scratch + max(taken, encoding))
 
 
 def _stored_bytes(array: MapArray, pixels: int) -> int:
@@ -194,9 +203,12 @@ def plan_image(
         if block_memory(source, bound, kept, extents, wider, tile_work) > room // 2:
             break
         grid = wider
-    planned = ImagePlan(
-        source, scale, bound, extents, choices, kept, grid, tile, tile_work, output.store
-    )
+    planned = ImagePlan(source, scale, bound, extents, choices, kept, grid, tile, tile_work, output.store)
+    if memory <= PROCESS:
+        raise PlanError(
+            f"a worker holds {size(PROCESS)} before it has a single pixel, and may have {size(memory)}: give more with "
+            "--memory"
+        )
     if planned.peak_memory > memory:
         raise PlanError(
             f"{source.path}: a worker would need {size(planned.peak_memory)} and may have {size(memory)}; a task makes "
@@ -238,12 +250,14 @@ def _keep(
         chunks=(min(chunks[0], height), min(chunks[1], width)),
         encoding=output.encoding,
         compression=output.compression,
-        # An output pixel's centre is the middle of its taps, counted without what pads the map.
-        scale=tuple(s * w.stride for s, w in zip(source.scale, windows, strict=True)),
-        translation=tuple(
-            t + s * ((w.span - 1) / 2 - w.pad_lo)
-            for t, s, w in zip(source.translation, source.scale, windows, strict=True)
-        ),
+        scale=(source.scale[0] * windows[0].stride, source.scale[1] * windows[1].stride),
+        translation=(_centre(source, windows, 0), _centre(source, windows, 1)),
         units=source.units,
     )
     return Kept(place, array)
+
+
+def _centre(source: Source, windows: Sequence[Window], axis: int) -> float:
+    """Return where the centre of the first output pixel lies: the middle of its taps, padding included."""
+    window = windows[axis]
+    return source.translation[axis] + source.scale[axis] * ((window.span - 1) / 2 - window.pad_lo)

@@ -124,7 +124,8 @@ def _padded(block: Block, have: Region, pulls: tuple[Pull, ...], operation: Oper
 
 def _real_taps(operation: Operation, made: Region, extents: tuple[int, ...]) -> NDArray[np.int64]:
     y, x = (w.real_taps(i, n) for w, i, n in zip(operation.windows, made, extents, strict=True))
-    return np.multiply.outer(np.array(y), np.array(x))
+    counts: NDArray[np.int64] = np.array(y)[:, None] * np.array(x)
+    return counts
 
 
 @dataclass(frozen=True)

@@ -85,9 +85,7 @@ def verify(job: Job, windows: int = 16, seed: int = 0) -> Verification:
         for kept in image.kept:
             name = f"{kept.array.group}"
             stored = _open(plan.store, kept)
-            checks = [
-                (region, *_both(image, kept, region, stored)) for region in _windows(kept, windows, draw)
-            ]
+            checks = [(region, *_both(image, kept, region, stored)) for region in _windows(kept, windows, draw)]
             scale = max((float(np.max(np.abs(e), initial=0, where=np.isfinite(e))) for _, e, _ in checks), default=0)
             for region, expected, found in checks:
                 count, compared = count + 1, compared + expected.size
@@ -112,9 +110,7 @@ def _open(store: str, kept: Kept) -> Any:
     return stored
 
 
-def _both(
-    image: ImagePlan, kept: Kept, region: Region, stored: Any
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _both(image: ImagePlan, kept: Kept, region: Region, stored: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     expected = evaluate(image.stack.operations, image.extents, kept.place, region, partial(_read, image))
     rows, columns = (slice(i.start, i.stop) for i in region)
     return expected, kept.array.encoding.decode(np.asarray(stored[:, rows, columns]))

@@ -55,15 +55,16 @@ def _pool(maps: Maps, layer: Mapping[str, Any]) -> tuple[Maps, float]:
     views = sliding_window_view(padded, window, (1, 2))[:, :: stride[0], :: stride[1]]
     if layer.get("partial", "keep") == "keep":
         rows, columns = (-(-max(0, n - k) // s) + 1 for n, k, s in zip(maps.shape[1:], window, stride, strict=True))
-        rows, columns = min(rows, -(-maps.shape[1] // stride[0])), min(columns, -(-maps.shape[2] // stride[1]))
+        rows, columns = (
+            min(rows, -(-maps.shape[1] // stride[0])),
+            min(columns, -(-maps.shape[2] // stride[1])),
+        )
         views = views[:, :rows, :columns]
     join = {"max": np.nanmax, "min": np.nanmin, "mean": np.nanmean}[layer.get("op", "max")]
     return join(views, axis=(-2, -1)), 1.0
 
 
-def run(
-    image: Maps, layers: Sequence[Mapping[str, Any]], features: Mapping[str, Maps]
-) -> tuple[Maps, float]:
+def run(image: Maps, layers: Sequence[Mapping[str, Any]], features: Mapping[str, Maps]) -> tuple[Maps, float]:
     """Return the last map of a stack over map values (c, y, x), and the magnitude its sums may pass through.
 
     Layers are written with pairs for stride, dilation and window, as tuples.

@@ -87,7 +87,7 @@ def connect(cluster: str, workers: int | None, memory: int) -> Iterator[Client]:
 
 
 def run(plan: Plan, client: Client) -> Iterator[Outcome]:
-    """Run every task of a plan on a cluster, at no time more than a few futures a worker; gives outcomes as they come."""
+    """Run every task of a plan on a cluster, a few futures a worker at a time; gives outcomes as they come."""
     run_id = uuid.uuid4().hex
     plugin = _Hold(run_id, plan.images)
     client.register_plugin(plugin)

@@ -20,17 +20,13 @@ from pipeline.pixels import PixelScale
 from pipeline.stack import BoundStack
 
 
-def stack_lazily(
-    image: Any, stack: BoundStack, backends: Sequence[str], scale: PixelScale, place: int
-) -> Any:
+def stack_lazily(image: Any, stack: BoundStack, backends: Sequence[str], scale: PixelScale, place: int) -> Any:
     """Return the map of layer ``place`` (from 0) of a Dask array (c, y, x) as a lazy float32 Dask array."""
     extents = stack.extents(image.shape[1:])
     inputs = [edges(sizes) for sizes in image.chunks]
     outputs = [
         _blocks(intervals, stride, extent)
-        for intervals, stride, extent in zip(
-            inputs[1:], stack.strides(place), extents[place + 1], strict=True
-        )
+        for intervals, stride, extent in zip(inputs[1:], stack.strides(place), extents[place + 1], strict=True)
     ]
     name = f"haloflow-{tokenize(image, [o.digest for o in stack.operations], backends, scale, place)}"
     graph: dict[Any, Any] = {}
@@ -65,9 +61,7 @@ def _overlaps(inputs: Sequence[Sequence[Interval]], have: Region) -> list[list[t
     touched = []
     for axis, interval in zip(inputs, have, strict=True):
         cuts = [(n, block.intersect(interval), block) for n, block in enumerate(axis)]
-        touched.append(
-            [(n, Interval(c.start - b.start, c.stop - b.start)) for n, c, b in cuts if len(c)]
-        )
+        touched.append([(n, Interval(c.start - b.start, c.stop - b.start)) for n, c, b in cuts if len(c)])
     return [[((i, j), (rows, columns)) for j, columns in touched[1]] for i, rows in touched[0]]
 
 

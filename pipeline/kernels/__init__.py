@@ -77,9 +77,7 @@ def is_steady(operation: Operation, backend: str) -> bool:
     pieces = [(0, 37, 0, 1), (0, 1, 0, 45), (3, 4, 5, 6), (1, 18, 2, 35), (20, 37, 31, 45)]
     for top, bottom, left, right in pieces:
         part = tuple(Interval(*i) for i in ((top, bottom), (left, right)))
-        rows, columns = (
-            w.reach(i).within(r) for w, i, r in zip(operation.windows, part, read, strict=True)
-        )
+        rows, columns = (w.reach(i).within(r) for w, i, r in zip(operation.windows, part, read, strict=True))
         piece = kernel(values[:, rows, columns]).view(np.uint32)
         if not np.array_equal(piece, complete[:, top:bottom, left:right]):
             return False

@@ -1,13 +1,17 @@
 """Plain NumPy: every layer's own block function in float32. Slow for wide convolutions, and always there."""
 
-from functools import partial
+import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.kernels.base import Backend, Kernel
 from pipeline.operation import Operation
 
 
 def _build(operation: Operation) -> Kernel:
-    return partial(operation.block, operation=operation)  # type: ignore[return-value]  # float32 in, float32 out
+    def kernel(block: NDArray[np.float32]) -> NDArray[np.float32]:
+        return operation.block(block, operation).astype(np.float32, copy=False)
+
+    return kernel
 
 
 def _scratch(operation: Operation, read: int, made: int) -> int:
@@ -15,6 +19,4 @@ def _scratch(operation: Operation, read: int, made: int) -> int:
     return 4 * made * len(operation.maps)  # the product of one tap, before it is added
 
 
-BACKEND = Backend(
-    "numpy", rank=100, supports=lambda _: True, build=_build, scratch=_scratch, elementwise=True
-)
+BACKEND = Backend("numpy", rank=100, supports=lambda _: True, build=_build, scratch=_scratch, elementwise=True)

@@ -74,11 +74,9 @@ def _build(operation: Operation) -> Kernel:
 
 
 def _scratch(operation: Operation, read: int, made: int) -> int:
-    count, depth = operation.arrays["weights"].shape[:2]
+    count, depth = (int(n) for n in operation.arrays["weights"].shape[:2])
     # The input filled up and reordered, the output in blocks and reordered back.
     return 4 * (2 * read * -(-depth // _BLOCK) * _BLOCK + 2 * made * -(-count // _BLOCK) * _BLOCK)
 
 
-BACKEND = Backend(
-    "onnxruntime", rank=10, supports=lambda o: o.kind == "convolution", build=_build, scratch=_scratch
-)
+BACKEND = Backend("onnxruntime", rank=10, supports=lambda o: o.kind == "convolution", build=_build, scratch=_scratch)

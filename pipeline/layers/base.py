@@ -39,13 +39,10 @@ Pair = Annotated[
     BeforeValidator(_as_pair, json_schema_input_type=Positive | tuple[Positive, Positive]),
 ]
 """One number for both axes, or (y, x)."""
-Names = Annotated[
-    tuple[str, ...], BeforeValidator(_as_names, json_schema_input_type=str | tuple[str, ...])
-]
+Names = Annotated[tuple[str, ...], BeforeValidator(_as_names, json_schema_input_type=str | tuple[str, ...])]
 """One name or a list of names."""
 Numbers = Annotated[
-    Annotated[Finite, Tag("number")]
-    | Annotated[tuple[Finite, ...], BeforeValidator(as_tuple), Tag("list")],
+    Annotated[Finite, Tag("number")] | Annotated[tuple[Finite, ...], BeforeValidator(as_tuple), Tag("list")],
     Discriminator(_one_or_many),
 ]
 """One number for all maps, or one each."""
@@ -68,7 +65,5 @@ class Layer(BaseModel, ABC):
         return ()
 
     @abstractmethod
-    def bind(
-        self, name: str, maps: tuple[str, ...], features: Mapping[str, NDArray[np.float64]]
-    ) -> Operation:
+    def bind(self, name: str, maps: tuple[str, ...], features: Mapping[str, NDArray[np.float64]]) -> Operation:
         """Return the operation for an input of the named maps; raises `StackError` where the two do not fit."""

@@ -46,11 +46,10 @@ class Convolution(Layer):
 
     @property
     def uses(self) -> tuple[str, ...]:
+        """The features' names."""
         return self.features
 
-    def bind(
-        self, name: str, maps: tuple[str, ...], features: Mapping[str, NDArray[np.float64]]
-    ) -> Operation:
+    def bind(self, name: str, maps: tuple[str, ...], features: Mapping[str, NDArray[np.float64]]) -> Operation:
         """Return the operation; its weights are (feature, channel, y, x)."""
         depth = 1 if self.channels == "each" else len(maps)
         kernels = [self._kernel(name, f, features[f], depth) for f in self.features]

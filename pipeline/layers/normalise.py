@@ -18,9 +18,7 @@ class Normalise(Layer):
     scale: Numbers = 1.0
     offset: Numbers = 0.0
 
-    def bind(
-        self, name: str, maps: tuple[str, ...], features: Mapping[str, NDArray[np.float64]]
-    ) -> Operation:
+    def bind(self, name: str, maps: tuple[str, ...], features: Mapping[str, NDArray[np.float64]]) -> Operation:
         """Return the operation; raises `StackError` where a list is not as long as there are maps."""
         del features
         for key, value in (("scale", self.scale), ("offset", self.offset)):
@@ -33,9 +31,7 @@ class Normalise(Layer):
             key: np.broadcast_to(np.asarray(value, float), len(maps))
             for key, value in (("scale", self.scale), ("offset", self.offset))
         }
-        return Operation(
-            self.type, name, POINT, len(maps), maps, normalise, arrays=arrays, work=2 * len(maps)
-        )
+        return Operation(self.type, name, POINT, len(maps), maps, normalise, arrays=arrays, work=2 * len(maps))
 
 
 def normalise(block: Block, operation: Operation) -> Block:

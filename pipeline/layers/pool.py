@@ -24,9 +24,7 @@ class Pool(Layer):
     stride: Pair = (2, 2)
     partial: Literal["keep", "drop"] = "keep"
 
-    def bind(
-        self, name: str, maps: tuple[str, ...], features: Mapping[str, NDArray[np.float64]]
-    ) -> Operation:
+    def bind(self, name: str, maps: tuple[str, ...], features: Mapping[str, NDArray[np.float64]]) -> Operation:
         """Return the operation; for a mean its block gives the sum, which the stack divides by the real pixels."""
         del features
         y, x = (

@@ -15,9 +15,7 @@ class Relu(Layer):
 
     type: Literal["relu"]
 
-    def bind(
-        self, name: str, maps: tuple[str, ...], features: Mapping[str, NDArray[np.float64]]
-    ) -> Operation:
+    def bind(self, name: str, maps: tuple[str, ...], features: Mapping[str, NDArray[np.float64]]) -> Operation:
         """Return the operation."""
         del features
         return Operation(self.type, name, POINT, len(maps), maps, relu, work=len(maps))

@@ -30,7 +30,7 @@ def find(patterns: Sequence[str]) -> list[str]:
         if Path(pattern).exists():
             paths.append(pattern)
             continue
-        found = sorted(glob.glob(pattern, recursive=True)) if glob.has_magic(pattern) else []
+        found = sorted(glob.iglob(pattern, recursive=True)) if glob.has_magic(pattern) else []  # noqa: PTH207 - absolute too
         if not found:
             raise InputError(f"{pattern}: there is no such image (relative to {Path.cwd()})")
         paths += found

@@ -52,7 +52,7 @@ def read_level(path: str, attributes: dict[str, Any], level: int) -> Level:
     inner = PurePosixPath(dataset.path)
     if inner.is_absolute() or ".." in inner.parts:
         raise InputError(f"{path}: its metadata points outside the image: {dataset.path}")
-    axes = tuple(axis.name for axis in multiscale.axes)
+    axes = tuple(str(axis.name) for axis in multiscale.axes)
     scale, translation = [1.0] * len(axes), [0.0] * len(axes)
     for step in (*dataset.coordinateTransformations, *(multiscale.coordinateTransformations or ())):
         if isinstance(factors := getattr(step, "scale", None), Sequence):

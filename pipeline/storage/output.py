@@ -21,11 +21,12 @@ from pipeline.pixels import Encoding
 from pipeline.storage.images import RESERVED
 from pipeline.storage.ome import describe
 
-_CODECS: dict[str, Any] = {
+CODECS: dict[str, Any] = {
     "lz4": BloscCodec(cname="lz4", clevel=5, shuffle="shuffle"),
     "zstd": ZstdCodec(level=3),
     "none": None,
 }
+"""What a store's compression may be, by name."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +54,7 @@ class MapArray:
         if self.encoding.is_scaled:
             at = self.encoding.attributes
             window = tuple(sorted((v - at["add_offset"]) / at["scale_factor"] for v in window))  # type: ignore[assignment]
-        return describe(
-            f"{self.image} {self.layer}", self.channels, self.scale, self.translation, self.units, window
-        )
+        return describe(f"{self.image} {self.layer}", self.channels, self.scale, self.translation, self.units, window)
 
 
 def check(store: str, inputs: Sequence[str], *, overwrite: bool) -> None:
@@ -69,11 +68,9 @@ def check(store: str, inputs: Sequence[str], *, overwrite: bool) -> None:
             raise OutputError(f"output.store: {store} lies inside the input {path}; name a place outside of it")
         if target in source.parents:
             raise OutputError(f"output.store: the input {path} lies inside {store}; name another place")
-    for parent in target.parents:
-        if parent.exists():
-            if not parent.is_dir():
-                raise OutputError(f"output.store: {parent} is a file, so {store} cannot be made")
-            break
+    above = next(parent for parent in target.parents if parent.exists())
+    if not above.is_dir():
+        raise OutputError(f"output.store: {above} is a file, so {store} cannot be made")
     if not target.exists():
         return
     if not overwrite:
@@ -107,10 +104,10 @@ def create(store: str, maps: Sequence[MapArray], record: dict[str, Any]) -> None
                 shape=(len(m.channels), *m.extents),
                 chunks=(1, *m.chunks),
                 dtype=m.encoding.dtype,
-                compressors=_CODECS[m.compression],
+                compressors=CODECS[m.compression],
                 fill_value=0,
                 dimension_names=("c", "y", "x"),
-                attributes=m.encoding.attributes,
+                attributes=dict(m.encoding.attributes),
             )
     except OSError as error:
         raise OutputError(f"output.store: {store} cannot be made: {error}") from None

@@ -1,0 +1,117 @@
+"""Executors: one test suite for all of them, on the real photograph where it counts."""
+
+from pathlib import Path
+
+import dask.array as da
+import numpy as np
+import pytest
+import zarr
+from distributed import Client, LocalCluster
+
+import pipeline
+from pipeline.execute import cluster
+from pipeline.execute.task import Failed
+from tests.conftest import ROOT
+
+
+@pytest.fixture(scope="module")
+def marble(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("marble")
+    pipeline.ingest(ROOT / "tests/data/blue_marble.jpg", folder / "blue_marble.zarr", chunks=509)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def job(marble: Path) -> pipeline.Job:
+    return pipeline.load(
+        ROOT / "configs/blue_marble.yaml",
+        [
+            f"input.images={marble}/blue_marble.zarr",
+            f"output.store={marble}/maps.zarr",
+            "output.layers=[strokes_pooled, slants_pooled]",
+            "output.chunks=131",
+        ],
+    )
+
+
+@pytest.fixture(scope="module")
+def whole(marble: Path, job: pipeline.Job) -> dict[str, np.ndarray]:
+    image = zarr.open_array(f"{marble}/blue_marble.zarr/0", mode="r")[:]
+    return {layer: job.stack(image, layer) for layer in ("strokes_pooled", "slants_pooled")}
+
+
+@pytest.mark.parametrize("kind", ["local", "threads", "serial"])
+def test_blue_marble_equals_the_whole_image(job: pipeline.Job, whole: dict[str, np.ndarray], kind: str) -> None:
+    plan = pipeline.plan(job)
+    assert plan.tasks >= 6
+    seen = []
+    report = pipeline.run(plan, kind, workers=2, overwrite=True, watch=seen.append)
+    assert report.complete
+    assert len(seen) == plan.tasks
+    assert type(report) is pipeline.Report
+    root = zarr.open_group(plan.store, mode="r")
+    for layer, expected in whole.items():
+        stored = root[f"blue_marble/{layer}/0"][:]
+        assert np.array_equal(stored.view(np.uint32), expected.view(np.uint32))
+    record = root.attrs["_haloflow"]
+    assert record["complete"] is True
+    assert record["report"]["done"] == plan.tasks
+    found = pipeline.verify(job)
+    assert found.passed
+    assert found.windows == 32
+
+
+def test_the_address_of_a_scheduler(small: Path) -> None:
+    job = pipeline.load("config.yaml")
+    with LocalCluster(n_workers=1, processes=False, dashboard_address=None) as made:
+        report = pipeline.run(pipeline.plan(job), made.scheduler_address)
+        assert report.complete
+        with Client(made) as client:
+            # The plan was given back with the run.
+            assert not client.run(lambda: len(cluster._PLANS)).popitem()[1]
+
+
+def test_futures_are_bounded_and_a_failure_is_one_task(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = pipeline.load("config.yaml", ["output.chunks=1"])
+    plan = pipeline.plan(job)
+    (small / "image.zarr/c/0/2/2").write_bytes(b"not a chunk")
+    most = 0
+    submit = Client.submit
+
+    def counted(self: Client, *words: object, **named: object) -> object:
+        nonlocal most
+        most = max(most, len(self.futures) + 1)
+        return submit(self, *words, **named)
+
+    monkeypatch.setattr(Client, "submit", counted)
+    outcomes = []
+    report = pipeline.run(plan, "threads", workers=2, watch=outcomes.append)
+    assert plan.tasks > 8
+    assert most <= 2 * cluster.AHEAD + 1
+    failed = [o for o in outcomes if isinstance(o, Failed)]
+    assert 0 < len(failed) < plan.tasks
+    assert report.done == plan.tasks - len(failed)
+    assert len(report.failures) == len(failed)
+
+
+def test_a_lazy_stack_reads_nothing_until_asked_and_keeps_the_graph_small(small: Path) -> None:
+    job = pipeline.load("config.yaml")
+    asked = []
+
+    def touch(block: np.ndarray) -> np.ndarray:
+        asked.append(block.shape)
+        return block
+
+    image = np.random.default_rng(0).integers(0, 256, (2, 96, 96)).astype(np.uint8)
+    source = da.from_array(image, chunks=(2, 16, 16)).map_blocks(touch, meta=np.empty((0, 0, 0), np.uint8))
+    lazy = job.stack(source)
+    assert not asked
+    assert lazy.dtype == np.float32
+    assert lazy.chunks == ((1,), (8,) * 5 + (7,), (8,) * 5 + (7,))
+    added = len(lazy.__dask_graph__()) - len(source.__dask_graph__())
+    assert added <= 4 * 36
+    assert np.array_equal(lazy.compute(scheduler="synchronous"), job.stack(image))
+    # It composes: a slice asks for its own blocks only.
+    asked.clear()
+    lazy[:, :3, :3].compute(scheduler="synchronous")
+    assert len(asked) <= 4

@@ -1,0 +1,70 @@
+"""Every file under configs/ is run, and so is every block of the README."""
+
+import re
+import shlex
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import pipeline
+from tests.conftest import ROOT
+
+Call = Callable[..., tuple[int, str, str]]
+CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
+README = (ROOT / "README.md").read_text()
+
+
+def make_inputs() -> None:
+    pipeline.ingest("tests/data/blue_marble.jpg", "demo/blue_marble.zarr", chunks=512)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.name)
+def test_every_config_runs_and_verifies(project: Path, haloflow: Call, path: Path) -> None:
+    config = str(path.relative_to(ROOT))
+    make_inputs()
+    code, _, err = haloflow("run", config, "--cluster", "serial")
+    assert code == 0, err
+    assert haloflow("verify", config)[0] == 0
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+
+
+def test_the_readme_has_its_parts() -> None:
+    assert len(blocks("bash")) >= 2
+    assert blocks("python")
+    assert blocks("yaml")
+    # The first thing it shows is how to start.
+    assert blocks("bash")[0].split("\n")[:2] == ["scripts/demo", "scripts/test"]
+
+
+def test_the_readme_s_python_runs(project: Path, haloflow: Call) -> None:
+    names: dict[str, object] = {"__name__": "readme"}
+    for block in blocks("python"):
+        exec(compile(block, "README.md", "exec"), names)  # noqa: S102 - it is our own
+
+
+def test_the_readme_s_config_is_one_of_ours() -> None:
+    for block in blocks("yaml"):
+        assert block in (ROOT / "configs/xo.yaml").read_text()
+
+
+def test_the_readme_s_shell_runs(project: Path, haloflow: Call) -> None:
+    """Each 'haloflow' line is run; the lines that make an environment or wait for a cluster are checked to exist."""
+    ran = 0
+    for block in blocks("bash"):
+        for line in block.splitlines():
+            words = shlex.split(line, comments=True)
+            if words[:1] == ["haloflow"] and "tcp://" not in line:
+                code, _, err = haloflow(*words[1:])
+                assert code == 0, f"{line}: {err}"
+                ran += 1
+            elif words and words[0].startswith("scripts/"):
+                script = ROOT / words[0]
+                assert script.is_file()
+                if script.suffix != ".py":
+                    subprocess.run(["bash", "-n", script], check=True)
+    assert ran >= 5

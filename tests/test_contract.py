@@ -1,0 +1,85 @@
+"""The contract of every registered layer: a pixel depends on its declared window to the corners and on no more.
+
+A new layer needs parameters in EXAMPLES, nothing else.
+"""
+
+from itertools import product
+
+import numpy as np
+import pytest
+
+from pipeline.geometry import Interval, whole
+from pipeline.kernels import choose, kernel_for
+from pipeline.layers import LAYERS
+from pipeline.stack import Stack
+
+FEATURES = {
+    name: np.arange(1.0, np.prod(shape) + 1).reshape(shape) * (-1) ** np.arange(shape[-1])
+    for name, shape in {"a34": (3, 4), "b34": (3, 4), "c22": (2, 2), "d15": (1, 5), "deep": (2, 3, 3)}.items()
+}
+"""No weight is zero, and no two cancel where a boundary folds."""
+
+EXAMPLES = {
+    "convolution": [
+        {"features": ["a34", "b34"], "bias": 0.5},
+        {"features": "deep", "stride": 2, "match": "sum"},
+        {"features": "c22", "dilation": (1, 4), "stride": (3, 1)},
+        {"features": "c22", "dilation": (3, 2), "padding": "same", "boundary": "nearest"},
+        {"features": "a34", "padding": "same", "fill": -1.5, "stride": (2, 3)},
+        {"features": ["a34", "b34"], "padding": "same", "boundary": "reflect", "channels": "each"},
+        {"features": "d15", "padding": "same", "boundary": "reflect", "dilation": (1, 3)},
+    ],
+    "normalise": [{}, {"scale": (2.0, -3.0), "offset": 0.5}],
+    "pool": [
+        *({"op": op, "window": (3, 2), "stride": s} for op in ("max", "min", "mean") for s in (1, 2, (2, 3))),
+        {"window": 2, "stride": 2, "partial": "drop"},
+        {"window": (1, 4), "stride": (2, 6)},
+    ],
+    "relu": [{}],
+}
+"""Parameters of each layer, in as many different ways as its window can lie."""
+
+
+def test_every_registered_layer_has_an_example():
+    lacking = sorted(LAYERS.keys() - EXAMPLES.keys())
+    assert not lacking, f"add example parameters to EXAMPLES in {__file__} for: {', '.join(lacking)}"
+
+
+@pytest.mark.parametrize("backend", ["numpy", None])
+@pytest.mark.parametrize("params", [{"type": kind, **p} for kind in LAYERS for p in EXAMPLES.get(kind, [])], ids=str)
+def test_contract_a_pixel_depends_on_its_declared_window_to_the_corners_and_on_no_more(params, backend):
+    layer = LAYERS[params["type"]](**params)
+    bound = Stack((layer,), FEATURES).bind(("m0", "m1"))
+    (operation,) = bound.operations
+    kernels = [kernel_for(operation, backend or choose(operation).backend)]
+    for shape in ((11, 9), (8, 14), (12, 12)):
+        image = np.random.default_rng(3).standard_normal((2, *shape), np.float32)
+        extents = bound.extents(shape)
+        complete = whole(extents[1])
+
+        def make(pixels, region=complete, extents=extents):
+            walk = bound.walk({0: region}, extents)
+            rows, columns = walk.read
+            part = pixels[:, rows.start : rows.stop, columns.start : columns.stop]
+            return bound.run(part, walk, {0: region}, extents, kernels)[0]
+
+        plain = make(image)
+        for y, x in product(*(sorted({0, n // 2, n - 1}) for n in extents[1])):
+            lines = []
+            for window, at, extent in zip(operation.windows, (y, x), shape, strict=True):
+                taps = [at * window.stride - window.pad_lo + window.dilation * t for t in range(window.size)]
+                lines.append(sorted({operation.boundary.source(t, extent) for t in taps} - {None}))
+            inside = np.zeros(shape, bool)
+            inside[np.ix_(*lines)] = True
+            strange = np.where(inside, image, np.float32(np.nan))
+            for region in (complete, (Interval(y, y + 1), Interval(x, x + 1))):
+                at = (y, x) if region is complete else (0, 0)
+                moved = make(strange, region)[:, at[0], at[1]]
+                np.testing.assert_array_equal(moved.view("u4"), plain[:, y, x].view("u4"), f"{shape}, {y, x}")
+            for corner in product(*((line[0], line[-1]) for line in lines)):
+                outcomes = []
+                for push in (np.float32(1e4), np.float32(-1e4)):  # a maximum moves up only, a minimum down
+                    pushed = image.copy()
+                    pushed[:, *corner] += push
+                    outcomes.append((make(pushed)[:, y, x] != plain[:, y, x]).any())
+                assert any(outcomes), f"{shape}: {corner} is in the window of {y, x} and moves nothing"

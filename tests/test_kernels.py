@@ -1,0 +1,202 @@
+"""Kernel backends: right within the tolerance, the same bits for every block, and chosen for reasons."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from pipeline import kernels
+from pipeline.errors import PlanError
+from pipeline.geometry import Interval
+from pipeline.kernels import BACKENDS, TOLERANCE, choose, kernel_for
+from pipeline.kernels.base import Backend
+from pipeline.layers import LAYERS
+
+DEPTHS = (1, 2, 3, 5, 7, 8, 9, 12, 16, 17, 33, 130)
+COUNTS = (1, 3, 8, 17)
+
+
+def convolution(depth, count, size, **params):
+    rng = np.random.default_rng([depth, count, *size])
+    each = params.get("channels") == "each"
+    shape = size if each else (depth, *size)
+    features = {f"f{i}": rng.standard_normal(shape) for i in range(count)}
+    layer = LAYERS["convolution"](type="convolution", features=tuple(features), **params)
+    return layer.bind("match", tuple(map(str, range(depth))), features)
+
+
+def other(kind, maps=3, **params):
+    return LAYERS[kind](type=kind, **params).bind(kind, tuple(map(str, range(maps))), {})
+
+
+def block_for(operation, made, seed=5):
+    """A block of input values under ``made`` output pixels, and its region."""
+    read = [w.reach(Interval(0, n)) for w, n in zip(operation.windows, made, strict=True)]
+    shape = (operation.inputs, *map(len, read))
+    return np.random.default_rng(seed).standard_normal(shape, np.float32), read
+
+
+OPERATIONS = {
+    "3 maps": convolution(3, 4, (3, 4)),
+    "sum and bias": convolution(2, 3, (5, 2), match="sum", bias=(1.0, -2.0, 0.0)),
+    "strides and dilation": convolution(9, 5, (4, 3), stride=(2, 3), dilation=(3, 1)),
+    "each": convolution(5, 2, (3, 3), channels="each", bias=0.25),
+    "one pixel": convolution(17, 3, (1, 1), match="sum"),
+    "wide": convolution(1, 2, (15, 16)),
+    "130 maps": convolution(130, 17, (3, 3), match="sum"),
+    "max": other("pool", window=3),
+    "min": other("pool", op="min", window=(2, 3), stride=(1, 4)),
+    "mean": other("pool", op="mean", window=(3, 2)),
+    "relu": other("relu"),
+    "normalise": other("normalise", scale=(1.5, -2.0, 0.1), offset=3.0),
+}
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("case", OPERATIONS)
+def test_a_kernel_gives_the_float64_result_within_the_tolerance(case, backend):
+    operation = OPERATIONS[case]
+    if not BACKENDS[backend].supports(operation):
+        assert choose(operation, backend).backend == "numpy"
+        return
+    block, _ = block_for(operation, (19, 22))
+    before = block.copy()
+    ours = kernel_for(operation, backend)(block)
+    exact = operation.block(block.astype(np.float64), operation)
+    assert exact.dtype == np.float64
+    assert ours.dtype == np.float32
+    assert ours.shape == exact.shape == (len(operation.maps), 19, 22)
+    np.testing.assert_allclose(ours, exact, rtol=0, atol=TOLERANCE * np.abs(exact).max())
+    np.testing.assert_array_equal(block, before)  # a kernel leaves its input alone
+
+
+def with_special_values(block):
+    signs = np.sign(block)  # sums that come out as 0
+    signs[:, :3] = -0.0
+    height, width = block.shape[1:]
+    for value, y, x in ((np.nan, 1, 2), (np.inf, 2, 3), (-np.inf, 3, 1), (1e-42, 2, 2), (3e38, 1, 1)):
+        signs[-1, height * y // 4, width * x // 4] = value
+    return signs
+
+
+def assert_pieces_have_the_bits_of_the_whole(operation, backend, made, seed):
+    kernel = np.errstate(all="ignore")(kernel_for(operation, backend))
+    block, read = block_for(operation, made, seed)
+    if seed % 2:
+        block = with_special_values(block)
+    complete = kernel(block)
+    assert complete.shape[1:] == made
+    rng = np.random.default_rng(seed)
+    pieces = [((0, 1), (0, 1)), ((0, 1), (0, made[1])), ((0, made[0]), (made[1] - 1, made[1]))]
+    pieces += [[sorted(rng.choice(n + 1, 2, replace=False).tolist()) for n in made] for _ in range(4)]
+    for piece in pieces:
+        rows, columns = (
+            w.reach(Interval(*p)).within(r) for w, p, r in zip(operation.windows, piece, read, strict=True)
+        )
+        part = kernel(block[:, rows, columns])
+        expected = complete[:, slice(*piece[0]), slice(*piece[1])]
+        np.testing.assert_array_equal(part.view("u4"), expected.copy().view("u4"), f"{piece} of {made}")
+
+
+@pytest.mark.parametrize("count", COUNTS)
+@pytest.mark.parametrize("depth", DEPTHS)
+def test_pieces_have_the_bits_of_the_whole_in_the_chosen_kernel(depth, count):
+    rng = np.random.default_rng([depth, count])
+    sizes = [(1, 1), (9, 9), *(tuple(rng.integers(1, 10, 2).tolist()) for _ in range(3))]
+    for seed, size in enumerate(sizes):
+        stride, dilation = (tuple(rng.integers(1, top, 2).tolist()) for top in (4, 3))
+        for params in ({}, {"stride": stride, "dilation": dilation, "bias": 0.5}):
+            operation = convolution(depth, count, size, **params)
+            made = tuple(rng.integers(8, 50, 2).tolist())
+            assert_pieces_have_the_bits_of_the_whole(operation, choose(operation).backend, made, seed)
+
+
+@pytest.mark.parametrize(("depth", "made"), [(1, (230, 301)), (3, (257, 129)), (8, (100, 190)), (40, (64, 133))])
+def test_pieces_have_the_bits_of_a_large_whole(depth, made):
+    operation = convolution(depth, 8, (5, 5), padding="same")
+    assert_pieces_have_the_bits_of_the_whole(operation, choose(operation).backend, made, seed=1)
+
+
+@pytest.mark.parametrize("case", OPERATIONS)
+def test_pieces_have_the_bits_of_the_whole_in_numpy_and_in_each_layers_choice(case):
+    for backend in {"numpy", choose(OPERATIONS[case]).backend}:
+        assert_pieces_have_the_bits_of_the_whole(OPERATIONS[case], backend, (33, 41), seed=2)
+
+
+def test_the_choice_is_the_first_backend_by_rank_that_supports_and_is_steady():
+    assert list(BACKENDS) == sorted(BACKENDS, key=lambda name: BACKENDS[name].rank)
+    assert choose(OPERATIONS["relu"]) == kernels.Choice("numpy")
+    first = choose(OPERATIONS["3 maps"])
+    assert first.backend == "onnxruntime" or first.reason
+
+
+def test_a_forced_kernel_is_taken_or_numpy_with_the_reason():
+    assert choose(OPERATIONS["3 maps"], "numpy") == kernels.Choice("numpy")
+    fallen = choose(OPERATIONS["max"], "onnxruntime")
+    assert fallen == kernels.Choice("numpy", "onnxruntime has none for pool")
+
+
+def test_an_unknown_kernel_is_refused_with_the_names_there_are():
+    with pytest.raises(PlanError, match="kernel 'cuda': there is no such kernel; there are onnxruntime, numpy"):
+        choose(OPERATIONS["relu"], "cuda")
+
+
+def unsteady(operation):
+    """A kernel that rounds as the block's width has it."""
+    plain = BACKENDS["numpy"].build(operation)
+    return lambda block: plain(block) * np.float32(1 + 2**-20 * (block.shape[2] % 2))
+
+
+def fake(name, build=unsteady, rank=0):
+    return Backend(name, rank, supports=lambda _: True, build=build, scratch=lambda *_: 0)
+
+
+def test_an_unsteady_backend_is_not_chosen_and_the_plan_can_say_why(monkeypatch):
+    monkeypatch.setattr(kernels, "BACKENDS", {"wobbly": fake("wobbly"), **BACKENDS})
+    expected = kernels.Choice("numpy", "the rounding of wobbly depends on the block on this machine")
+    assert choose(OPERATIONS["relu"]) == expected
+    assert choose(OPERATIONS["relu"], "wobbly") == expected
+
+
+def test_a_steady_new_backend_of_lower_rank_is_chosen(monkeypatch):
+    steady = fake("steady", BACKENDS["numpy"].build)
+    monkeypatch.setattr(kernels, "BACKENDS", {"steady": steady, **BACKENDS})
+    assert choose(OPERATIONS["mean"]) == kernels.Choice("steady")
+
+
+def test_no_kernel_at_all_is_a_plan_error_that_names_the_layer(monkeypatch):
+    monkeypatch.setattr(kernels, "BACKENDS", {"shaky": fake("shaky")})
+    with pytest.raises(PlanError, match="layer 'relu' has no kernel: the rounding of shaky depends"):
+        choose(OPERATIONS["relu"])
+
+
+def test_kernels_are_built_once_for_equal_operations(monkeypatch):
+    built = []
+
+    def build(operation):
+        built.append(operation)
+        return BACKENDS["numpy"].build(operation)
+
+    monkeypatch.setattr(kernels, "BACKENDS", {"counted": fake("counted", build)})
+    one, same = convolution(2, 2, (3, 3)), convolution(2, 2, (3, 3))
+    assert one is not same
+    assert kernel_for(one, "counted") is kernel_for(same, "counted")
+    assert len(built) == 1
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("windows", (convolution(2, 2, (3, 3), stride=2).windows)),
+        ("fill", 0.5),
+        ("average", True),
+        ("options", {"divisor": 1}),
+        ("arrays", convolution(2, 2, (3, 3), bias=0.5).arrays),
+        ("kind", "other"),
+    ],
+)
+def test_what_decides_an_operations_results_decides_its_kernel(field, value):
+    one = convolution(2, 2, (3, 3))
+    changed = replace(one, **{field: value})
+    assert changed != one
+    assert changed.digest != one.digest

@@ -1,0 +1,68 @@
+"""The house keeps its order: imports point one way, files stay small."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "pipeline"
+
+ORDER = [
+    {"errors"},
+    {"geometry", "document"},
+    {"grid", "operation", "pixels"},
+    {"layers", "kernels"},
+    {"features", "stack"},
+    {"config", "forecast", "describe"},
+    {"storage"},
+    {"planning", "reference"},
+    {"execute"},
+    {"job", "inspection"},
+    {"api"},
+    {"verification"},
+    {"cli"},
+]
+"""The rooms from the ground up; a room imports from lower ones, and from its own."""
+
+LARGEST = 320
+
+
+def room(module: str) -> str:
+    return module.split(".")[1]
+
+
+def imports(path: Path) -> set[str]:
+    """The modules of the package that a file imports, those for type checkers aside."""
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            node.body = []
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("pipeline."):
+            found.add(node.module)
+    return found
+
+
+FILES = sorted(p for p in PACKAGE.rglob("*.py") if p != PACKAGE / "__init__.py")
+
+
+def test_every_room_has_its_place() -> None:
+    rooms = {p.relative_to(PACKAGE).parts[0].removesuffix(".py") for p in FILES}
+    assert rooms == set().union(*ORDER)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_point_one_way(path: Path) -> None:
+    height = {name: level for level, names in enumerate(ORDER) for name in names}
+    mine = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    wrong = [m for m in imports(path) if room(m) != mine and height[room(m)] >= height[mine]]
+    assert not wrong, f"{path.name} imports {wrong}"
+
+
+@pytest.mark.parametrize(
+    "path", [*FILES, *sorted((ROOT / "tests").glob("*.py"))], ids=lambda p: str(p.relative_to(ROOT))
+)
+def test_files_stay_small(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= LARGEST
