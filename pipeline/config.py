@@ -5,7 +5,8 @@ Together with `pipeline.document` the only reader of YAML.
 
 import difflib
 import operator
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from copy import deepcopy
 from functools import reduce
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
@@ -91,7 +92,7 @@ def read(source: str | FilePath | Mapping[str, Any], settings: Iterable[str] = (
 
     Raises `ConfigError` that lists everything wrong, a line each.
     """
-    document = Document("config", dict(source)) if isinstance(source, Mapping) else _load(FilePath(source))
+    document = Document("config", deepcopy(dict(source))) if isinstance(source, Mapping) else _load(FilePath(source))
     for setting in settings:
         assign(document, setting)
     if not isinstance(document.data, dict):
@@ -99,7 +100,7 @@ def read(source: str | FilePath | Mapping[str, Any], settings: Iterable[str] = (
     try:
         config = Config.model_validate(document.data)
     except ValidationError as error:
-        told = dict.fromkeys(_tell(document, detail) for detail in error.errors())
+        told = dict.fromkeys(_tell(document, detail) for detail in _root_causes(error.errors()))
         raise ConfigError("\n".join(told)) from None
     _check_names(config, document)
     return config, document
@@ -112,7 +113,7 @@ def _load(path: FilePath) -> Document:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise ConfigError(f"{path}: there is no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from None
     return parse(text, str(path))
 
@@ -120,7 +121,7 @@ def _load(path: FilePath) -> Document:
 def nearest(name: str, valid: Iterable[str]) -> str:
     """Return what to suggest in place of an unknown name: the nearest valid one, and all of them."""
     names = sorted(valid)
-    close = difflib.get_close_matches(name, names, 1, 0.5)
+    close = difflib.get_close_matches(name, names, 1)
     hint = f"did you mean '{close[0]}'? " if close else ""
     return f"{hint}(valid: {', '.join(names) or 'none'})"
 
@@ -146,7 +147,7 @@ def _check_names(config: Config, document: Document) -> None:
 
 def _tell(document: Document, detail: ErrorDetails) -> str:
     """Say one of pydantic's findings in the user's words."""
-    path, value = _user_path(document.data, detail["loc"], lacking=detail["type"] == "missing")
+    path, value = _user_path(document.data, detail["loc"])
     at = document.where(path)
     found = detail["input"]
     context = detail.get("ctx", {})
@@ -164,7 +165,13 @@ def _tell(document: Document, detail: ErrorDetails) -> str:
         case "value_error":
             return f"{at}: {context['error']}"
         case _:
-            message = detail["msg"].removeprefix("Input ").replace("valid ", "").replace(" after validation", "")
+            message = (
+                detail["msg"]
+                .removeprefix("Input ")
+                .replace("a valid integer", "an integer")
+                .replace("valid ", "")
+                .replace(" after validation", "")
+            )
             message = message.replace("tuple", "list").replace("Tuple", "list")
             return f"{at}: {message[0].lower() + message[1:]}; found {_short(found)}"
 
@@ -174,19 +181,25 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def _user_path(data: Any, location: tuple[str | int, ...], *, lacking: bool) -> tuple[Path, Any]:
-    """Drop from pydantic's location what the user did not write, and return the value that holds its last part."""
-    path: list[str | int] = []
-    holder = data
-    for number, part in enumerate(location):
-        last = number == len(location) - 1
-        if isinstance(data, dict) and (part in data or (last and lacking)):
-            holder, data = data, data.get(str(part))
-            path.append(part)
-        elif isinstance(data, list | tuple) and isinstance(part, int) and part < len(data):
-            holder, data = data, data[part]
-            path.append(part)
-    return tuple(path), holder
+def _root_causes(found: Sequence[ErrorDetails]) -> list[ErrorDetails]:
+    """Drop what is said of a list only because of what is wrong with its items."""
+    places = [detail["loc"] for detail in found]
+    return [
+        detail
+        for detail in found
+        if detail["type"] != "too_short"
+        or not any(len(p) > len(detail["loc"]) and p[: len(detail["loc"])] == detail["loc"] for p in places)
+    ]
+
+
+def _user_path(data: Any, location: tuple[str | int, ...]) -> tuple[Path, Any]:
+    """Drop from pydantic's location the tags of its unions, and return the value that holds its last part."""
+    path = [part for part in location if part not in ("number", "list")]
+    if path[0] in ("features", "layers") and len(path) > 2:
+        del path[2]  # the form of the feature, the type of the layer
+    for part in path[:-1]:
+        data = data[part]
+    return tuple(path), data
 
 
 def _keys(path: Path, value: Any) -> Iterable[str]:

@@ -71,7 +71,13 @@ def scalar(text: str) -> Any:
 
 def parse(text: str, source: str) -> Document:
     """Read a document; raises `ConfigError` with file and line for anything that is not plain data."""
-    if len(text.encode()) > MAX_BYTES:
+    try:
+        length = len(text.encode())
+    except UnicodeEncodeError:
+        raise ConfigError(
+            f"{source}: holds characters that are no Unicode text".encode(errors="replace").decode()
+        ) from None
+    if length > MAX_BYTES:
         raise ConfigError(f"{source}: is larger than {MAX_BYTES} bytes; a config is small")
     document = Document(source)
     events = yaml.parse(text, Loader=_LOADER)
@@ -89,6 +95,13 @@ def parse(text: str, source: str) -> Document:
     return document
 
 
+def _refuse_more_than_data(at: str, event: Any) -> None:
+    if isinstance(event, yaml.AliasEvent) or event.anchor:
+        raise ConfigError(f"{at}: anchors and aliases are not allowed; write the value out")
+    if event.tag and event.tag != "!":
+        raise ConfigError(f"{at}: the tag {event.tag} is not allowed; a config is plain data")
+
+
 def _line(event: Any) -> int:
     return int(event.start_mark.line) + 1
 
@@ -97,10 +110,7 @@ def _node(document: Document, event: Any, events: Iterator[Any], path: Path) -> 
     line = _line(event)
     document.lines.setdefault(path, line)
     at = f"{document.source}:{line}: {spell(path)}".rstrip(": ")
-    if isinstance(event, yaml.AliasEvent) or event.anchor:
-        raise ConfigError(f"{at}: anchors and aliases are not allowed; write the value out")
-    if event.tag and event.tag != "!":
-        raise ConfigError(f"{at}: the tag {event.tag} is not allowed; a config is plain data")
+    _refuse_more_than_data(at, event)
     if len(path) > MAX_DEPTH:
         raise ConfigError(f"{at}: is nested deeper than {MAX_DEPTH} levels")
     if isinstance(event, yaml.ScalarEvent):
@@ -115,6 +125,7 @@ def _node(document: Document, event: Any, events: Iterator[Any], path: Path) -> 
         if not isinstance(event, yaml.ScalarEvent):
             raise ConfigError(f"{at}: a key must be a word")
         key = event.value
+        _refuse_more_than_data(f"{document.source}:{_line(event)}: {spell((*path, key))}", event)
         if key in pairs:
             raise ConfigError(f"{document.source}:{_line(event)}: {spell((*path, key))}: the key stands twice")
         document.lines[*path, key] = _line(event)

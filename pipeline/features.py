@@ -17,6 +17,9 @@ from pipeline.pixels import PixelScale, stored_dtype
 MAX_PIXELS = 2**24
 """Values in one feature; a feature is a mini image."""
 
+FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF", "PPM", "WEBP")
+"""What an image file may be; other readers of Pillow are not let near a file."""
+
 _SIGNS = {"#": 1.0, ".": -1.0, "0": 0.0}
 
 Crop = Callable[["CropSpec"], NDArray[np.float64]]
@@ -104,8 +107,8 @@ def make(name: str, spec: FeatureSpec, crop: Crop) -> NDArray[np.float64]:
         raise FeatureError(f"feature '{name}': has the shape {values.shape}; expected (y, x) or (channel, y, x)")
     if values.size > MAX_PIXELS:
         raise FeatureError(f"feature '{name}': has {values.size} values; at most {MAX_PIXELS} are possible")
-    if not np.isfinite(values).all():
-        raise FeatureError(f"feature '{name}': holds NaN or infinity; every value must be a finite number")
+    if not (np.abs(values) <= np.finfo(np.float32).max).all():
+        raise FeatureError(f"feature '{name}': holds NaN or infinity, or a number too large for float32")
     return values
 
 
@@ -140,36 +143,43 @@ def _rows(name: str, spec: Rows) -> NDArray[np.float64]:
         return np.array(spec.rows, np.float64)
     except ValueError:
         raise FeatureError(f"feature '{name}': its rows are not all of one length") from None
+    except OverflowError:
+        raise FeatureError(f"feature '{name}': holds a number too large; every value must be a finite number") from None
 
 
 def _file(name: str, path: str) -> NDArray[np.float64]:
-    if not Path(path).is_file():
-        raise FeatureError(f"feature '{name}': there is no file {path}")
     try:
-        if path.endswith(".npy"):
-            values = np.load(path, mmap_mode="r", allow_pickle=False)
-            if values.dtype.kind not in "biuf" or values.size > MAX_PIXELS:
-                raise FeatureError(
-                    f"feature '{name}': {path} holds {values.size} values of type {values.dtype}; expected at most "
-                    f"{MAX_PIXELS} real numbers"
-                )
-            return np.array(values, np.float64)
-        return _image(name, path)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        if not Path(path).is_file():
+            raise FeatureError(f"feature '{name}': there is no file {path}")
+        return _npy(name, path) if path.endswith(".npy") else _image(name, path)
+    except (OSError, EOFError, ValueError, OverflowError, SyntaxError, Image.DecompressionBombError) as error:
         raise FeatureError(f"feature '{name}': {path} cannot be read: {error}") from None
+
+
+def _npy(name: str, path: str) -> NDArray[np.float64]:
+    with Path(path).open("rb") as file:
+        np.lib.format.read_magic(file)  # np.load would also take archives and pickles
+    with np.errstate(over="ignore"):
+        values = np.load(path, mmap_mode="r", allow_pickle=False)
+    if values.dtype.kind not in "biuf" or values.size > MAX_PIXELS:
+        raise FeatureError(
+            f"feature '{name}': {path} holds {values.size} values of type {values.dtype}; expected at most "
+            f"{MAX_PIXELS} real numbers"
+        )
+    return np.array(values, np.float64)
 
 
 def _image(name: str, path: str) -> NDArray[np.float64]:
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
-            image = Image.open(path)
+            image = Image.open(path, formats=FORMATS)
         except Image.DecompressionBombWarning as error:
             raise FeatureError(f"feature '{name}': {path}: {error}") from None
     with image:
         if image.width * image.height > MAX_PIXELS:
             raise FeatureError(f"feature '{name}': {path} is {image.height} × {image.width}; too large for a feature")
-        if image.mode not in ("1", "L", "RGB", "P", "I;16"):
+        if image.mode not in ("1", "L", "RGB", "P", "I;16") or "transparency" in image.info:
             raise FeatureError(
                 f"feature '{name}': {path} is of mode {image.mode}; expected gray or RGB, without transparency"
             )

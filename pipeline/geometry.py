@@ -129,9 +129,12 @@ class Boundary(StrEnum):
         outside = [Interval(reach.start, min(0, reach.stop)), Interval(max(extent, reach.start), reach.stop)]
         if self is Boundary.CONSTANT or not any(len(part) for part in outside):
             return inside
-        if max(len(part) for part in outside) >= 2 * extent:  # a full period holds every pixel
+        if self is Boundary.NEAREST:  # the ends say it
+            positions = [p for part in outside if len(part) for p in (part.start, part.stop - 1)]
+        elif max(len(part) for part in outside) >= 2 * extent:  # a full period holds every pixel
             return Interval(0, extent)
-        positions = (p for part in outside for p in range(part.start, part.stop))
+        else:
+            positions = [p for part in outside for p in range(part.start, part.stop)]
         sources = [s for p in positions if (s := self.source(p, extent)) is not None]
         return inside.hull(Interval(min(sources), max(sources) + 1))
 

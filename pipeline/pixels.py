@@ -1,6 +1,7 @@
 """Between stored numbers and map values: which pixel values mean −1 and +1, and how a map is kept in few bits."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -49,12 +50,18 @@ class PixelScale:
         """Return map values in float32, each the rounded exact one; small integers go through a table."""
         kind = np.dtype(self.dtype)
         if kind.kind == "f" and self.ends == (-1.0, 1.0):
-            return values.astype(np.float32)
+            return _narrow(values, "float32")
         if kind.kind in "iu" and kind.itemsize * 8 <= _TABLE_BITS:
             unsigned = np.dtype(f"u{kind.itemsize}")
             table: NDArray[np.float32] = _table(self)
             return np.take(table, np.ascontiguousarray(values).view(unsigned))
-        return self.exact(values).astype(np.float32)
+        return _narrow(self.exact(values), "float32")
+
+
+def _narrow(values: NDArray[np.generic], dtype: str) -> NDArray[Any]:
+    """Return floats in a narrower type: what is too large for it becomes infinite, as IEEE 754 has it."""
+    with np.errstate(over="ignore"):
+        return values.astype(dtype)
 
 
 _TABLES: dict[PixelScale, NDArray[np.float32]] = {}
@@ -110,7 +117,7 @@ class Encoding:
         """Return the stored numbers; every NaN gets the same bits."""
         hollow = np.isnan(maps)
         if not self.is_scaled:
-            out = maps.astype(self.dtype)
+            out = _narrow(maps, self.dtype)
             if hollow.any():
                 out[hollow] = np.nan
             return out

@@ -1,4 +1,4 @@
-"""The contract of every registered layer: a pixel depends on its declared window to the corners and on no more.
+"""The contract of each registered layer: a pixel depends on its window to the corners, and on no more.
 
 A new layer needs parameters in EXAMPLES, nothing else.
 """

@@ -130,6 +130,11 @@ def test_the_choice_is_the_first_backend_by_rank_that_supports_and_is_steady():
     assert first.backend == "onnxruntime" or first.reason
 
 
+def test_no_count_of_maps_falls_back_to_a_slower_kernel_on_the_quiet():
+    chosen = {(depth, count): choose(convolution(depth, count, (3, 3))) for depth in DEPTHS for count in COUNTS}
+    assert set(chosen.values()) == {chosen[1, 1]}
+
+
 def test_a_forced_kernel_is_taken_or_numpy_with_the_reason():
     assert choose(OPERATIONS["3 maps"], "numpy") == kernels.Choice("numpy")
     fallen = choose(OPERATIONS["max"], "onnxruntime")

@@ -118,11 +118,14 @@ def test_convolution_names_its_maps_and_orders_them_map_by_map():
     assert each.maps == ("m0.a34", "m0.b34", "m1.a34", "m1.b34")
 
 
-def test_the_mean_match_of_a_patch_with_itself_is_one_and_with_its_negative_minus_one():
-    sign = np.sign(kernel(5, 5)).astype(np.float32)
+@pytest.mark.parametrize("backend", ["numpy", None])
+@pytest.mark.parametrize("size", [(3, 3), (5, 5), (9, 9), (1, 41), (47, 1)])  # n · (1/n) is not 1 for 41 and 47
+def test_the_mean_match_of_a_patch_with_itself_is_exactly_one(size, backend):
+    sign = np.sign(kernel(*size)).astype(np.float32)
     stack = Stack((LAYERS["convolution"](type="convolution", features="s"),), {"s": sign.astype(float)})
     for image, expected in ((sign, 1), (-sign, -1)):
-        assert run_whole(stack.bind(("m",)), image[None], 0).tolist() == [[[expected]]]
+        made = run_whole(stack.bind(("m",)), image[None], 0, backend and [backend])
+        assert made.tolist() == [[[expected]]]
 
 
 POOLS = [{"window": w, "stride": s} for w, s in product((1, 2, 3, (2, 3)), (1, 2, 3, (3, 1), 5))]

@@ -39,7 +39,10 @@ Pair = Annotated[
     BeforeValidator(_as_pair, json_schema_input_type=Positive | tuple[Positive, Positive]),
 ]
 """One number for both axes, or (y, x)."""
-Names = Annotated[tuple[str, ...], BeforeValidator(_as_names, json_schema_input_type=str | tuple[str, ...])]
+Names = Annotated[
+    tuple[str, ...],
+    BeforeValidator(_as_names, json_schema_input_type=str | Annotated[tuple[str, ...], Field(min_length=1)]),
+]
 """One name or a list of names."""
 Numbers = Annotated[
     Annotated[Finite, Tag("number")] | Annotated[tuple[Finite, ...], BeforeValidator(as_tuple), Tag("list")],
@@ -57,7 +60,7 @@ class Layer(BaseModel, ABC):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     type: str
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)] | None = None
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=100)] | None = None
 
     @property
     def uses(self) -> tuple[str, ...]:

@@ -27,20 +27,20 @@ def find(patterns: Sequence[str]) -> list[str]:
     for pattern in patterns:
         if "://" in pattern:
             raise InputError(f"{pattern}: is a URL; this version reads local paths")
-        if Path(pattern).exists():
+        if _exists(pattern):
             paths.append(pattern)
             continue
         found = sorted(glob.iglob(pattern, recursive=True)) if glob.has_magic(pattern) else []  # noqa: PTH207 - absolute too
         if not found:
             raise InputError(f"{pattern}: there is no such image (relative to {Path.cwd()})")
         paths += found
-    return list(dict.fromkeys(path.rstrip("/") for path in paths))
+    return list(dict.fromkeys(path.rstrip("/") or path for path in paths))
 
 
 def open_images(patterns: Sequence[str], level: int) -> list[Source]:
     """Return all the images of a run; raises `InputError` naming the path of one that cannot be read."""
     sources = [open_image(path, level) for path in find(patterns)]
-    taken: dict[str, str] = {RESERVED: "the run's own records"}
+    taken: dict[str, str] = {RESERVED: "the run's own records", "zarr.json": "Zarr's own metadata"}
     for source in sources:
         if source.name in taken:
             raise InputError(
@@ -63,37 +63,47 @@ def stem(path: str) -> str:
 
 def open_image(path: str, level: int = 0) -> Source:
     """Return the source for one path: a plain array, or a level of an OME-Zarr image."""
-    if not Path(path).exists():
+    if not _exists(path):
         raise InputError(f"{path}: there is no such image")
     if not Path(path).is_dir():
         raise InputError(f"{path}: is not a Zarr image; turn it into one with 'haloflow ingest {path} NAME.zarr'")
-    node = _open(path)
+    node, attributes = _open(path)
     if isinstance(node, zarr.Group):
-        return _from_group(path, node, level)
+        return _from_group(path, attributes, level)
     if level:
         raise InputError(f"{path}: input.level is {level}, but this is a plain array: it has no levels")
-    names = _dimension_names(node)
+    names = _dimension_names(node, attributes)
     axes = names if names and {"y", "x"} <= set(names) else ("c", "y", "x")[-node.ndim :]
     return _source(path, path, node, axes)
 
 
-def _open(path: str) -> Any:
+def _exists(path: str) -> bool:
     try:
-        return zarr.open(path, mode="r")
+        return Path(path).exists()
+    except (OSError, ValueError):  # a name that no file can have
+        return False
+
+
+def _open(path: str) -> tuple[Any, dict[str, Any]]:
+    """Return the array or group at a path, and its attributes."""
+    try:
+        node = zarr.open(path, mode="r")
+        return node, dict(node.attrs)
     except Exception as error:  # noqa: BLE001 - whatever a damaged or hostile store makes zarr raise
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{path}: is not a Zarr image, or its metadata is damaged: {reason}") from None
 
 
-def _from_group(path: str, group: zarr.Group, level: int) -> Source:
-    attributes = dict(group.attrs)
+def _from_group(path: str, attributes: dict[str, Any], level: int) -> Source:
     if not is_image(attributes):
-        inside = [name for name, _ in group.members()][:5]
+        inside = sorted(child.name for child in Path(path).iterdir() if child.is_dir())[:5]
         hint = f"; it holds {', '.join(inside)}: name one of them" if inside else ""
         raise InputError(f"{path}: is a Zarr group without OME-Zarr metadata, not an image{hint}")
     found = read_level(path, attributes, level)
     inner = f"{path}/{found.path}"
-    array = _open(inner)
+    if not Path(inner).resolve().is_relative_to(Path(path).resolve()):
+        raise InputError(f"{inner}: leads out of the image {path}; name the place it leads to instead")
+    array, _ = _open(inner)
     if not isinstance(array, zarr.Array):
         raise InputError(f"{inner}: the metadata of {path} names it as an array, and it is a group")
     if array.ndim != len(found.axes):
@@ -111,9 +121,11 @@ def _from_group(path: str, group: zarr.Group, level: int) -> Source:
     )
 
 
-def _dimension_names(array: Any) -> tuple[str, ...] | None:
-    names = getattr(array.metadata, "dimension_names", None) or array.attrs.get("_ARRAY_DIMENSIONS")
-    return tuple(str(name) for name in names) if names and len(names) == array.ndim else None
+def _dimension_names(array: Any, attributes: dict[str, Any]) -> tuple[str, ...] | None:
+    names = getattr(array.metadata, "dimension_names", None) or attributes.get("_ARRAY_DIMENSIONS")
+    if isinstance(names, list | tuple) and len(names) == array.ndim:
+        return tuple(str(name) for name in names)
+    return None
 
 
 def _source(
@@ -141,6 +153,8 @@ def _source(
             "name its axes in dimension_names"
         )
     chunks = dict(zip(axes, array.chunks, strict=True))
+    if min(array.chunks) < 1:
+        raise InputError(f"{path}: has chunks of {' × '.join(map(str, array.chunks))}; its metadata is damaged")
     count = shape.get("c", 1)
     dtype = _dtype(path, array)
     return Source(

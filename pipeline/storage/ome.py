@@ -50,18 +50,26 @@ def read_level(path: str, attributes: dict[str, Any], level: int) -> Level:
         raise InputError(f"{path}: input.level: there is no level {level}; the image has {have}")
     dataset = multiscale.datasets[level]
     inner = PurePosixPath(dataset.path)
-    if inner.is_absolute() or ".." in inner.parts:
+    if inner.is_absolute() or ".." in inner.parts or "::" in dataset.path or "://" in dataset.path:
         raise InputError(f"{path}: its metadata points outside the image: {dataset.path}")
     axes = tuple(str(axis.name) for axis in multiscale.axes)
-    scale, translation = [1.0] * len(axes), [0.0] * len(axes)
-    for step in (*dataset.coordinateTransformations, *(multiscale.coordinateTransformations or ())):
-        if isinstance(factors := getattr(step, "scale", None), Sequence):
-            scale = [s * f for s, f in zip(scale, factors, strict=True)]
-            translation = [t * f for t, f in zip(translation, factors, strict=True)]
-        if isinstance(shift := getattr(step, "translation", None), Sequence):
-            translation = [t + d for t, d in zip(translation, shift, strict=True)]
+    if not {"y", "x"} <= set(axes):
+        raise InputError(f"{path}: has the axes {', '.join(axes)}; expected y and x, and c for channels")
+    scale, translation = _placed(path, axes, dataset, multiscale)
     units = tuple(axis.unit if isinstance(axis.unit, str) else None for axis in multiscale.axes)
     return Level(dataset.path, axes, tuple(scale), tuple(translation), units, _labels(attributes))
+
+
+def _placed(path: str, axes: tuple[str, ...], dataset: Any, multiscale: Any) -> tuple[list[float], list[float]]:
+    """Return scale and translation of a level, its own and the whole image's transformations applied."""
+    scale, translation = [1.0] * len(axes), [0.0] * len(axes)
+    for step in (*dataset.coordinateTransformations, *(multiscale.coordinateTransformations or ())):
+        factors, shift = getattr(step, "scale", [1.0] * len(axes)), getattr(step, "translation", [0.0] * len(axes))
+        if any(isinstance(numbers, str) or len(numbers) != len(axes) for numbers in (factors, shift)):
+            raise InputError(f"{path}: its metadata has a transformation that is not {len(axes)} numbers: {step}")
+        scale = [s * f for s, f in zip(scale, factors, strict=True)]
+        translation = [t * f + d for t, f, d in zip(translation, factors, shift, strict=True)]
+    return scale, translation
 
 
 def _labels(attributes: dict[str, Any]) -> tuple[str, ...] | None:

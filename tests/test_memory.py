@@ -1,0 +1,91 @@
+"""Memory: what a task holds stays under its forecast, and a process under its bound however large the image is."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+import zarr
+
+from pipeline.planning import SLACK
+from tests.conftest import ROOT
+
+RNG = np.random.default_rng(3)
+
+
+def features(count: int, *shape: int) -> dict[str, Any]:
+    return {f"f{n}": {"rows": RNG.normal(size=shape).tolist()} for n in range(count)}
+
+
+def convolution(count: int, **more: Any) -> dict[str, Any]:
+    return {"type": "convolution", "features": [f"f{n}" for n in range(count)], **more}
+
+
+STACKS: dict[str, dict[str, Any]] = {
+    "narrow": {"features": features(3, 3, 3), "layers": [convolution(3), {"type": "relu"}, {"type": "pool"}]},
+    "wide": {
+        "features": features(16, 5, 5),
+        "layers": [
+            convolution(16),
+            {"type": "relu"},
+            convolution(16, match="sum"),
+            {"type": "pool", "stride": 4},
+        ],
+    },
+    "large feature": {"features": features(2, 61, 61), "layers": [convolution(2)]},
+    "no convolution": {"layers": [{"type": "normalise", "scale": 2.0}, {"type": "pool", "op": "mean"}]},
+    "whole maps kept": {"features": features(8, 3, 3), "layers": [convolution(8, padding="same")]},
+}
+
+CHILD = """
+import sys, pipeline
+def mark():
+    with open("/proc/self/status") as status:
+        return int(next(line for line in status if line.startswith("VmHWM")).split()[1]) * 1024
+def run(image, store):
+    plan = pipeline.plan(pipeline.load("config.yaml", [f"input.images={image}", f"output.store={store}"]))
+    assert pipeline.run(plan, "serial").complete
+    return plan
+run("tiny.zarr", "warm.zarr")
+before = mark()
+plan = run("image.zarr", "maps.zarr")
+print(mark() - before, plan.images[0].block_memory)
+"""
+
+
+@pytest.mark.parametrize("name", STACKS)
+def test_a_task_holds_no_more_than_its_forecast(tmp_path: Path, name: str) -> None:
+    for image, side in (("image", 3000), ("tiny", 130)):
+        pixels = RNG.integers(0, 256, (side, side)).astype(np.uint8)
+        zarr.create_array(str(tmp_path / f"{image}.zarr"), data=pixels, chunks=(512, 512))
+    config = {"input": {"images": "image.zarr"}, **STACKS[name], "output": {"store": "maps.zarr"}}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    done = subprocess.run([sys.executable, "-c", CHILD], cwd=tmp_path, check=True, capture_output=True, text=True)
+    measured, forecast = map(int, done.stdout.split())
+    assert measured <= forecast
+    # A forecast that is far too high would refuse what fits. What the warm-up left to be used again counts for nothing.
+    assert measured >= (forecast - SLACK) / 4
+
+
+def test_a_large_tiff_is_ingested_and_run_in_little_memory(tmp_path: Path) -> None:
+    """The short form of scripts/memory.py, whose long form takes 20,000 × 20,000 pixels."""
+    words = [sys.executable, ROOT / "scripts/memory.py", "--side", "6000", "--folder", tmp_path]
+    done = subprocess.run([*words, "--limit", "700"], check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "verified" in done.stdout
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_plan_refuses_what_does_not_fit(small: Path, haloflow: Any) -> None:
+    zarr.create_array("image.zarr", shape=(20000, 20000), chunks=(20000, 20000), dtype="uint8", overwrite=True)
+    code, _, err = haloflow("plan", "config.yaml", "--memory", "800MB")
+    assert code == 2
+    assert "image.zarr: a worker would need" in err
+    assert "chunks of 20000 × 20000" in err
+    code, out, _ = haloflow("plan", "config.yaml", "--memory", "8GB", "--json")
+    assert code == 0
+    assert json.loads(out)["peak_memory"] > 800e6

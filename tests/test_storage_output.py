@@ -1,0 +1,212 @@
+"""The output store: refused before it harms anything, made as the config says, written in whole units."""
+
+import math
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+from ome_zarr_models.v05.image import Image
+
+from pipeline.errors import OutputError
+from pipeline.geometry import Interval
+from pipeline.pixels import Encoding
+from pipeline.storage.images import RESERVED
+from pipeline.storage.output import MapArray, check, create, finish, write
+
+RECORD = {"config": {"layers": [{"type": "relu"}]}, "complete": True}
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def a_map(image="x", layer="match", **changes):
+    given = {
+        "channels": ("falling", "rising"),
+        "extents": (10, 7),
+        "chunks": (4, 5),
+        "encoding": Encoding(),
+        "compression": "lz4",
+        "scale": (2.0, 3.0),
+        "translation": (0.5, -1.0),
+        "units": ("micrometer", None),
+    }
+    return MapArray(image, layer, **{**given, **changes})
+
+
+def tree(path="."):
+    return sorted(str(p) for p in Path(path).rglob("*"))
+
+
+def refused(store, words, inputs=("in.zarr",), *, overwrite=True):
+    """The target is refused and nothing on the disk has changed."""
+    before = tree()
+    with pytest.raises(OutputError, match=re.escape(words)):
+        check(store, inputs, overwrite=overwrite)
+    assert tree() == before
+
+
+@pytest.mark.parametrize(
+    "store", ["in.zarr", "in.zarr/", "./in.zarr", "in.zarr/0/deep", "other/../in.zarr/x", "link/x"]
+)
+def test_a_store_inside_an_input_is_refused(store):
+    zarr.create_array("in.zarr", shape=(4, 4), dtype="u1")
+    Path("link").symlink_to("in.zarr")
+    refused(store, f"output.store: {store} lies inside the input in.zarr; name a place outside of it")
+
+
+@pytest.mark.parametrize("store", [".", "data", "data/../data"])
+def test_a_store_around_an_input_is_refused(store):
+    zarr.create_array("data/in.zarr", shape=(4, 4), dtype="u1")
+    refused(
+        store,
+        f"output.store: the input data/in.zarr lies inside {store}; name another place",
+        ["data/in.zarr"],
+    )
+
+
+def test_names_that_only_begin_alike_do_not_overlap():
+    check("in.zarr2", ["in.zarr"], overwrite=False)
+    check("deep/new/out.zarr", ["in.zarr"], overwrite=False)
+    assert tree() == []
+
+
+def test_a_store_that_is_a_url_or_has_a_file_above_it_is_refused():
+    Path("file").write_text("x")
+    refused("s3://bucket/out", "output.store: s3://bucket/out is a URL; this version writes local paths")
+    refused("file/deep/out", "file is a file, so file/deep/out cannot be made")
+
+
+def test_a_store_that_exists_is_replaced_only_if_asked_and_ours():
+    create("out.zarr", [a_map()], RECORD)
+    refused(
+        "out.zarr",
+        "out.zarr exists already; give --overwrite to replace it, or another name",
+        overwrite=False,
+    )
+    check("out.zarr", ["in.zarr"], overwrite=True)
+    create("out.zarr", [a_map(layer="other")], RECORD)
+    assert [name for name, _ in zarr.open_group("out.zarr/x", mode="r").members()] == ["other"]
+
+
+@pytest.mark.parametrize("foreign", ["folder", "empty folder", "file", "array", "group", "damaged"])
+def test_overwrite_never_deletes_what_is_not_ours(foreign):
+    match foreign:
+        case "folder" | "empty folder":
+            Path("out").mkdir()
+            if foreign == "folder":
+                Path("out/thesis.tex").write_text("years of work")
+        case "file":
+            Path("out").write_text("years of work")
+        case "array":
+            zarr.create_array("out", shape=(2, 2), dtype="u1", attributes={RESERVED: {}})
+        case "group":
+            zarr.create_group("out", attributes={"someone": "else"})
+        case "damaged":
+            zarr.create_group("out", attributes={RESERVED: {}})
+            Path("out/zarr.json").write_text("{")
+    refused("out", "out exists and was not made by haloflow, so --overwrite will not delete it")
+    refused("out", "out exists already", overwrite=False)
+
+
+def test_a_place_that_cannot_be_written_is_an_output_error():
+    with pytest.raises(OutputError, match=re.escape("output.store: /proc/out.zarr cannot be made: ")):
+        create("/proc/out.zarr", [a_map()], RECORD)
+
+
+@pytest.mark.parametrize(("compression", "codec"), [("lz4", "blosc"), ("zstd", "zstd"), ("none", None)])
+@pytest.mark.parametrize("dtype", ["float32", "float16", "int8", "uint16"])
+def test_a_store_is_made_as_asked_and_empty(compression, codec, dtype):
+    create("out.zarr", [a_map(compression=compression, encoding=Encoding(dtype, -2.0, 3.0))], RECORD)
+    array = zarr.open_array("out.zarr/x/match/0", mode="r")
+    assert (array.shape, array.chunks, array.shards) == ((2, 10, 7), (1, 4, 5), None)
+    assert array.dtype == dtype
+    assert array.metadata.zarr_format == 3
+    assert array.metadata.dimension_names == ("c", "y", "x")
+    names = [c.to_dict()["name"] for c in array.compressors]
+    assert names == ([codec] if codec else [])
+    if codec == "blosc":
+        told = array.compressors[0].to_dict()["configuration"]
+        assert (told["cname"], told["shuffle"], told["typesize"]) == (
+            "lz4",
+            "shuffle",
+            np.dtype(dtype).itemsize,
+        )
+    assert dict(array.attrs) == Encoding(dtype, -2.0, 3.0).attributes
+    assert array.nchunks_initialized == 0
+
+
+def test_every_map_is_a_valid_ome_zarr_image_before_and_after_the_end():
+    maps = [a_map(), a_map("y", "pool", channels=("one",), extents=(3, 3), units=(None, None))]
+    create("out.zarr", maps, RECORD)
+    for complete in (False, True):
+        if complete:
+            finish("out.zarr", {maps[0]: (-0.25, 0.75), maps[1]: (0.0, 2.0)}, RECORD)
+        for m in maps:
+            image = Image.from_zarr(zarr.open_group(f"out.zarr/{m.group}", mode="r"))
+            multiscale = image.attributes.ome.multiscales[0]
+            assert [axis.name for axis in multiscale.axes] == ["c", "y", "x"]
+            assert [axis.unit for axis in multiscale.axes] == [None, *m.units]
+            scale, translation = multiscale.datasets[0].coordinateTransformations
+            assert (scale.scale, translation.translation) == ([1, 2, 3], [0, 0.5, -1])
+        root = zarr.open_group("out.zarr", mode="r")
+        assert root.attrs[RESERVED] == {**RECORD, "complete": complete}
+    channels = root["x/match"].attrs["ome"]["omero"]["channels"]
+    assert [c["label"] for c in channels] == ["falling", "rising"]
+    assert channels[0]["window"] == {"min": -0.25, "max": 0.75, "start": -0.25, "end": 0.75}
+    assert root["y/pool"].attrs["ome"]["omero"]["channels"][0]["window"]["max"] == 2
+
+
+def test_the_window_of_a_scaled_map_is_in_stored_numbers():
+    m = a_map(encoding=Encoding("uint8", 0.0, 254.0))
+    create("out.zarr", [m], RECORD)
+    finish("out.zarr", {m: (10.0, 100.0)}, RECORD)
+    window = zarr.open_group("out.zarr/x/match", mode="r").attrs["ome"]["omero"]["channels"][1]["window"]
+    assert [round(window[key], 6) for key in ("min", "max", "start", "end")] == [10, 100, 10, 100]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int16"])
+def test_blocks_are_written_where_they_belong_and_nowhere_else(dtype):
+    m = a_map(encoding=Encoding(dtype))
+    create("out.zarr", [m], RECORD)
+    values = np.arange(2 * 10 * 7).reshape(2, 10, 7).astype(dtype) + 1
+    blocks = [(slice(0, 4), slice(0, 5)), (slice(8, 10), slice(5, 7)), (slice(4, 8), slice(0, 7))]
+    expected = np.zeros_like(values)
+    for rows, columns in blocks:
+        region = (Interval(rows.start, rows.stop), Interval(columns.start, columns.stop))
+        write("out.zarr", m, region, values[:, rows, columns])
+        expected[:, rows, columns] = values[:, rows, columns]
+    array = zarr.open_array("out.zarr/x/match/0", mode="r")
+    np.testing.assert_array_equal(array[:], expected)
+    assert array.nchunks_initialized == 2 * 4  # two maps, four of six chunks
+
+
+def test_special_values_come_back_from_a_float_store():
+    m = a_map(channels=("one",), extents=(1, 5))
+    create("out.zarr", [m], RECORD)
+    special = np.array([[[math.nan, math.inf, -math.inf, -0.0, 1e-42]]], np.float32)
+    write("out.zarr", m, (Interval(0, 1), Interval(0, 5)), special)
+    back = zarr.open_array("out.zarr/x/match/0", mode="r")[:]
+    np.testing.assert_array_equal(back.view("u4"), special.view("u4"))
+
+
+@pytest.mark.parametrize("name", ["0", "c", "with-dashes_and_lines"])
+def test_a_layer_or_image_of_any_allowed_name_has_its_place(name):
+    maps = [a_map(layer=name), a_map(image=name)]
+    create("out.zarr", maps, RECORD)
+    for m in maps:
+        write("out.zarr", m, (Interval(0, 10), Interval(0, 7)), np.ones((2, 10, 7), "f4"))
+        assert zarr.open_array(f"out.zarr/{m.group}/0", mode="r")[:].all()
+
+
+def test_nothing_but_groups_arrays_and_the_record_is_in_a_store():
+    m = a_map()
+    create("out.zarr", [m], RECORD)
+    write("out.zarr", m, (Interval(0, 10), Interval(0, 7)), np.ones((2, 10, 7), "f4"))
+    finish("out.zarr", {m: (1.0, 1.0)}, RECORD)
+    files = {p.name for p in Path("out.zarr").rglob("*") if p.is_file() and "c" not in p.parts}
+    assert files == {"zarr.json"}
+    assert sorted(p.name for p in Path("out.zarr").iterdir()) == ["x", "zarr.json"]
