@@ -9,9 +9,8 @@ from importlib.metadata import version
 from typing import Any
 
 import psutil
-from dask.utils import parse_bytes
 
-from pipeline.errors import PlanError
+from pipeline.describe import parse_size
 from pipeline.execute import cluster as dask_executor
 from pipeline.execute import serial
 from pipeline.execute.task import Done, Failed, Outcome
@@ -76,22 +75,12 @@ def plan(job: Job, memory: str | int | None = None, kernel: str | None = None) -
     HaloflowError
         An `InputError`, `StackError` or `PlanError` that names the image and what does not fit.
     """
-    limit = psutil.virtual_memory().total // (os.cpu_count() or 1) if memory is None else _bytes(memory)
+    limit = psutil.virtual_memory().total // (os.cpu_count() or 1) if memory is None else parse_size(memory)
     sources = open_images(job.config.input.images, job.config.input.level)
     images = tuple(
         plan_image(source, job.stack.layers, job.scale(source.dtype), job.output, limit, kernel) for source in sources
     )
     return Plan(images, job.output.store, limit, job.config.model_dump(mode="json"))
-
-
-def _bytes(memory: str | int) -> int:
-    try:
-        found = parse_bytes(memory)
-    except ValueError:
-        found = 0
-    if found < 1:
-        raise PlanError(f"memory {memory!r}: expected a number of bytes, or one such as 2GB or 500MiB")
-    return int(found)
 
 
 def run(
@@ -100,7 +89,7 @@ def run(
     workers: int | None = None,
     *,
     overwrite: bool = False,
-    watch: Callable[[Outcome], None] | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Report:
     """Do what a plan says.
 
@@ -115,8 +104,8 @@ def run(
         How many workers, for ``local`` and ``threads``; by default one a core.
     overwrite
         Replace the output store if an earlier run of ours stands there.
-    watch
-        Called with the outcome of each task as it comes.
+    progress
+        Called with the number of tasks ended and of all tasks, after each.
 
     Returns
     -------
@@ -131,16 +120,16 @@ def run(
     inputs = [image.source.path for image in plan.images]
     output.check(plan.store, inputs, overwrite=overwrite)
     if cluster == "serial":
-        return _run(plan, cluster, lambda: serial.run(plan), watch)
+        return _run(plan, cluster, lambda: serial.run(plan), progress)
     with dask_executor.connect(cluster, workers, plan.memory) as client:
-        return _run(plan, cluster, lambda: dask_executor.run(plan, client), watch)
+        return _run(plan, cluster, lambda: dask_executor.run(plan, client), progress)
 
 
 def _run(
     plan: Plan,
     cluster: str,
     execute: Callable[[], Iterator[Outcome]],
-    watch: Callable[[Outcome], None] | None,
+    progress: Callable[[int, int], None] | None,
 ) -> Report:
     started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.perf_counter()
     record: dict[str, Any] = {"version": version("haloflow"), "config": dict(plan.config), "plan": plan.to_dict()}
@@ -157,8 +146,8 @@ def _run(
                 ranges[kept.array] = (min(before[0], low), max(before[1], high))
         else:
             failures.append(outcome)
-        if watch:
-            watch(outcome)
+        if progress:
+            progress(done[0] + len(failures), plan.tasks)
     report = Report(
         store=plan.store,
         images=len(plan.images),

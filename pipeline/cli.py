@@ -20,9 +20,7 @@ import click
 from pipeline.errors import HaloflowError, RunError
 
 if TYPE_CHECKING:
-    from pipeline.execute.task import Outcome
     from pipeline.job import Job
-    from pipeline.planning import Plan
 
 
 class _Terminated(BaseException):
@@ -85,8 +83,8 @@ def run(
     import pipeline
 
     planned = pipeline.plan(_load(config, settings), memory=memory, kernel=kernel)
-    with _progress(planned, quiet=quiet or as_json) as watch:
-        report = pipeline.run(planned, cluster, workers, overwrite=overwrite, watch=watch)
+    with _progress(planned.store, "tasks", quiet=quiet or as_json) as progress:
+        report = pipeline.run(planned, cluster, workers, overwrite=overwrite, progress=progress)
     _print(report, as_json=as_json, quiet=quiet)
     if not report.complete:
         raise RunError(f"{report.tasks - report.done} of {report.tasks} tasks failed; the rest is complete")
@@ -146,9 +144,16 @@ def ingest(
     """Turn an IMAGE file (TIFF, PNG, JPEG) into a chunked OME-Zarr image at STORE, band by band."""
     import pipeline
 
-    made = pipeline.ingest(
-        image, store, chunks=chunks, compression=compression, memory=memory or "1GB", overwrite=overwrite
-    )
+    with _progress(store, "chunks", quiet=quiet or as_json) as progress:
+        made = pipeline.ingest(
+            image,
+            store,
+            chunks=chunks,
+            compression=compression,
+            memory=memory or "1GB",
+            overwrite=overwrite,
+            progress=progress,
+        )
     _print(made, as_json=as_json, quiet=quiet)
 
 
@@ -198,8 +203,8 @@ def _print(found: Any, *, as_json: bool, quiet: bool = False) -> None:
 
 
 @contextmanager
-def _progress(planned: "Plan", *, quiet: bool) -> Iterator["Callable[[Outcome], None] | None"]:
-    """Show a bar on a terminal; elsewhere the report at the end says it all."""
+def _progress(what: str, unit: str, *, quiet: bool) -> Iterator["Callable[[int, int], None] | None"]:
+    """Give a function of (done, all) that shows a bar on a terminal; elsewhere the report at the end says it all."""
     if quiet or not sys.stderr.isatty():
         yield None
         return
@@ -210,13 +215,13 @@ def _progress(planned: "Plan", *, quiet: bool) -> Iterator["Callable[[Outcome], 
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("tasks"),
+        TextColumn(unit),
         TimeRemainingColumn(),
         console=Console(stderr=True),
     )
     with bar:
-        row = bar.add_task(planned.store, total=planned.tasks)
-        yield lambda _: bar.advance(row)
+        row = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(row, completed=done, total=total)
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

@@ -3,6 +3,9 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from dask.utils import parse_bytes
+
+from pipeline.errors import PlanError
 from pipeline.kernels import TOLERANCE
 
 if TYPE_CHECKING:  # the plan prints itself through here
@@ -20,6 +23,21 @@ def size(count: float) -> str:
             break
         count /= 1024
     return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
+
+
+def parse_size(written: str | int) -> int:
+    """Return the bytes that a user means; raises `PlanError` where that is no number of bytes.
+
+    >>> parse_size("500MiB"), parse_size(1024)
+    (524288000, 1024)
+    """
+    try:
+        found = int(parse_bytes(written))
+    except ValueError:
+        found = 0
+    if found < 1:
+        raise PlanError(f"memory {written!r}: expected a number of bytes, or one such as 2GB or 500MiB")
+    return found
 
 
 def times(extents: Sequence[int]) -> str:

@@ -5,30 +5,10 @@ import PIL.Image
 import pytest
 import tifffile
 import zarr
-from ome_zarr_models.v05.image import Image
 
 from pipeline.storage.images import open_image
 from pipeline.storage.ingest import ingest
-
-RNG = np.random.default_rng(7)
-COLOURS = ("red", "green", "blue", "alpha")
-
-
-def noise(*shape, dtype="uint8"):
-    return RNG.integers(0, np.iinfo(dtype).max, shape, dtype, endpoint=True)
-
-
-def holds(store, values, channels=None):
-    """Assert that a store is a valid OME-Zarr image of exactly these values (c, y, x)."""
-    Image.from_zarr(zarr.open_group(store, mode="r"))
-    array = zarr.open_array(store / "0", mode="r")
-    assert array.dtype == values.dtype.newbyteorder("=")
-    assert array.metadata.dimension_names == ("c", "y", "x")
-    assert array[:].tobytes() == np.ascontiguousarray(values, array.dtype).tobytes()
-    source = open_image(str(store))
-    assert source.channels == (channels or tuple(map(str, range(len(values)))))
-    return source
-
+from tests.ingested import COLOURS, RNG, holds, noise
 
 PICTURES = {
     "1": noise(101, 103) > 127,

@@ -13,10 +13,9 @@ from typing import Any
 
 import numpy as np
 import zarr
-from dask.utils import parse_bytes
 
-from pipeline.describe import size, times
-from pipeline.errors import InputError, OutputError, PlanError
+from pipeline.describe import parse_size, size, times
+from pipeline.errors import InputError, OutputError
 from pipeline.pixels import PixelScale
 from pipeline.storage.images import stem
 from pipeline.storage.ome import describe
@@ -117,7 +116,7 @@ def ingest(
     """
     source = _source(path)
     target = _target(store, source, overwrite=overwrite)
-    limit = _bytes(memory)
+    limit = parse_size(memory)
     wanted = chunks if isinstance(chunks, tuple) else (chunks, chunks)
     if len(wanted) != 2 or any(isinstance(c, bool) or not isinstance(c, int) or c < 1 for c in wanted):
         raise OutputError(f"chunks {chunks!r}: expected a number of pixels, at least 1, or two of them (y, x)")
@@ -141,16 +140,6 @@ def ingest(
         )
         taken = sum(file.stat().st_size for file in staged.rglob("*") if file.is_file())
     return Ingested(str(store), picture.channels, picture.extents, picture.dtype, fitted, taken, picture.missing)
-
-
-def _bytes(memory: str | int) -> int:
-    try:
-        found = int(parse_bytes(memory))
-    except ValueError:
-        found = 0
-    if found < 1:
-        raise PlanError(f"memory {memory!r}: expected a number of bytes, or one such as 2GB or 500MiB")
-    return found
 
 
 def _source(path: str | Path) -> Path:
