@@ -80,7 +80,8 @@ def plan(job: Job, memory: str | int | None = None, kernel: str | None = None) -
     images = tuple(
         plan_image(source, job.stack.layers, job.scale(source.dtype), job.output, limit, kernel) for source in sources
     )
-    return Plan(images, job.output.store, limit, job.config.model_dump(mode="json"))
+    reads = (*(source.path for source in sources), *job.reads)
+    return Plan(images, job.output.store, limit, job.config.model_dump(mode="json"), reads)
 
 
 def run(
@@ -117,8 +118,7 @@ def run(
     HaloflowError
         `OutputError` before any work where the store exists or overlaps an input; `ClusterError`.
     """
-    inputs = [image.source.path for image in plan.images]
-    output.check(plan.store, inputs, overwrite=overwrite)
+    output.check(plan.store, plan.reads, overwrite=overwrite)
     if cluster == "serial":
         return _run(plan, cluster, lambda: serial.run(plan), progress)
     with dask_executor.connect(cluster, workers, plan.memory) as client:

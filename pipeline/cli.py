@@ -7,6 +7,7 @@ long to load are imported by the command that needs them, so that ``haloflow --h
 
 import atexit
 import json
+import logging
 import os
 import signal
 import sys
@@ -83,6 +84,8 @@ def run(
     import pipeline
 
     planned = pipeline.plan(_load(config, settings), memory=memory, kernel=kernel)
+    # What the cluster logs of a lost worker or scheduler is told by the outcome, in one line.
+    logging.disable(logging.CRITICAL)
     with _progress(planned.store, "tasks", quiet=quiet or as_json) as progress:
         report = pipeline.run(planned, cluster, workers, overwrite=overwrite, progress=progress)
     _print(report, as_json=as_json, quiet=quiet)
@@ -92,12 +95,14 @@ def run(
 
 @cli.command()
 @click.argument("config")
-@_options("memory", "kernel", "set", "json")
-def plan(config: str, memory: str | None, kernel: str | None, settings: tuple[str, ...], as_json: bool) -> None:
+@_options("memory", "kernel", "set", "json", "quiet")
+def plan(
+    config: str, memory: str | None, kernel: str | None, settings: tuple[str, ...], as_json: bool, quiet: bool
+) -> None:
     """Say what a run of CONFIG would do: extents, halo, kernels, tasks, bytes, memory and time."""
     import pipeline
 
-    _print(pipeline.plan(_load(config, settings), memory=memory, kernel=kernel), as_json=as_json)
+    _print(pipeline.plan(_load(config, settings), memory=memory, kernel=kernel), as_json=as_json, quiet=quiet)
 
 
 @cli.command()

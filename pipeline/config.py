@@ -57,7 +57,10 @@ class Output(_Section):
     range: Annotated[tuple[Finite, Finite], BeforeValidator(as_tuple)] | None = Field(
         None, description="for integers: the map values that the type is spread over (default: -1 to 1)"
     )
-    chunks: Pair = Field((1024, 1024), description="one number for both axes, or (y, x)")
+    chunks: Pair | None = Field(
+        None,
+        description="one number for both axes, or (y, x) (default: about 2048 input pixels, 256 to 1024 of the map)",
+    )
     compression: Literal["lz4", "zstd", "none"] = "lz4"
 
     @model_validator(mode="after")
@@ -137,7 +140,13 @@ def _check_names(config: Config, document: Document) -> None:
         if names[place] in names[:place]:
             at = document.where(("layers", place))
             wrong.append(f"{at}: the name '{names[place]}' is taken by an earlier layer")
-    for name in config.output.layers or ():
+    kept = config.output.layers or ()
+    wrong += [
+        f"{document.where(('output', 'layers'))}: '{name}' stands twice"
+        for place, name in enumerate(kept)
+        if name in kept[:place]
+    ]
+    for name in kept:
         if name not in names:
             at = document.where(("output", "layers"))
             wrong.append(f"{at}: there is no layer '{name}'; {nearest(name, names)}")
@@ -194,7 +203,7 @@ def _root_causes(found: Sequence[ErrorDetails]) -> list[ErrorDetails]:
 
 def _user_path(data: Any, location: tuple[str | int, ...]) -> tuple[Path, Any]:
     """Drop from pydantic's location the tags of its unions, and return the value that holds its last part."""
-    path = [part for part in location if part not in ("number", "list")]
+    path = [part for part in location if part not in ("(number)", "(list)")]
     if path[0] in ("features", "layers") and len(path) > 2:
         del path[2]  # the form of the feature, the type of the layer
     for part in path[:-1]:

@@ -16,6 +16,9 @@ from pipeline.errors import ConfigError
 MAX_BYTES = 2**20
 MAX_DEPTH = 20
 
+SET = 0
+"""The line of what --set changed."""
+
 Path = tuple[str | int, ...]
 
 _INT = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
@@ -39,7 +42,8 @@ class Document:
         known = path
         while known and known not in self.lines:
             known = known[:-1]
-        place = f"{self.source}:{self.lines[known]}" if known in self.lines else self.source
+        line = self.lines.get(known)
+        place = self.source if line is None else f"{self.source}:{line}" if line else "--set"
         return f"{place}: {spell(path)}" if path else place
 
 
@@ -138,7 +142,10 @@ def assign(document: Document, setting: str) -> None:
     key, equals, text = setting.partition("=")
     if not equals or not key:
         raise ConfigError(f"--set {setting}: expected key.path=value")
-    value = parse(text, f"--set {setting}").data
+    try:
+        value = parse(text, f"--set {setting}").data
+    except ConfigError as error:
+        raise ConfigError(f"{error}; a value with YAML's own signs goes in quotes: '{key}=\"…\"'") from None
     path: Path = tuple(int(part) if part.isdecimal() else part for part in key.split("."))
     target = document.data
     for place, part in enumerate(path):
@@ -153,5 +160,6 @@ def assign(document: Document, setting: str) -> None:
             raise ConfigError(f"--set {setting}: there is no {spell(path[: place + 1])} in {document.source}")
         if last:
             target[index] = value
+            document.lines[path] = SET
         else:
             target = target[index]

@@ -51,7 +51,11 @@ def _record(path: str) -> dict[str, Any] | None:
     record = dict(node.attrs).get(RESERVED) if isinstance(node, zarr.Group) else None
     if record is None:
         return None
-    if not isinstance(record, dict) or not {"plan", "complete", "version"} <= record.keys():
+    if (
+        not isinstance(record, dict)
+        or not {"plan", "complete", "version"} <= record.keys()
+        or (not isinstance(record["plan"], dict) or "images" not in record["plan"])
+    ):
         raise InputError(f"{path}: its record of the run is damaged")
     return record
 

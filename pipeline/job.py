@@ -1,5 +1,6 @@
 """A job: a config with its features made and its stack built, ready to be planned or laid over an array."""
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +13,14 @@ from numpy.typing import NDArray
 from pipeline.config import Config, nearest, read
 from pipeline.errors import FeatureError, InputError, StackError
 from pipeline.execute.lazy import stack_lazily
-from pipeline.features import CropSpec, make
+from pipeline.features import CropOf, CropSpec, File, make
 from pipeline.geometry import Interval
 from pipeline.kernels import choose
 from pipeline.pixels import Encoding, PixelScale, stored_dtype
 from pipeline.planning import OutputSpec
 from pipeline.stack import Stack, run_whole
 from pipeline.storage.images import open_image
+from pipeline.storage.source import Source
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,8 @@ class JobStack:
         """
         if not isinstance(image, np.ndarray | da.Array):
             raise InputError(f"the stack takes NumPy and Dask arrays, not {type(image).__name__}")
+        if any(math.isnan(extent) for extent in image.shape):
+            raise InputError("the array's chunk sizes are unknown; call its compute_chunk_sizes() first")
         if image.ndim not in (2, 3) or 0 in image.shape:
             raise InputError(f"the image has the shape {image.shape}; expected (y, x) or (c, y, x)")
         if layer is not None and layer not in self.names:
@@ -81,6 +85,12 @@ class Job:
     stack: JobStack
     features: Mapping[str, NDArray[np.float64]]
     output: OutputSpec
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The paths that features are made from."""
+        crops = [spec.crop.image for spec in self.config.features.values() if isinstance(spec, CropOf)]
+        return (*crops, *(spec.file for spec in self.config.features.values() if isinstance(spec, File)))
 
     def scale(self, dtype: str) -> PixelScale:
         """Return what pixel values of a type mean in this job."""
@@ -115,8 +125,12 @@ def load(config: str | Path | Mapping[str, Any], settings: Iterable[str] = ()) -
 def _crop(name: str, crop: CropSpec, config: Config) -> NDArray[np.float64]:
     try:
         source = open_image(crop.image)
+        return _cut(name, crop, source, config)
     except InputError as error:
         raise FeatureError(f"feature '{name}': {error}") from None
+
+
+def _cut(name: str, crop: CropSpec, source: Source, config: Config) -> NDArray[np.float64]:
     region = (Interval(crop.y, crop.y + crop.height), Interval(crop.x, crop.x + crop.width))
     if any(i.stop > extent for i, extent in zip(region, source.extents, strict=True)):
         raise FeatureError(

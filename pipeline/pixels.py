@@ -114,13 +114,10 @@ class Encoding:
         return {"scale_factor": scale, "add_offset": self.low - first * scale, "missing_value": missing}
 
     def encode(self, maps: NDArray[np.float32]) -> NDArray[np.generic]:
-        """Return the stored numbers; every NaN gets the same bits."""
-        hollow = np.isnan(maps)
+        """Return the stored numbers."""
         if not self.is_scaled:
-            out = _narrow(maps, self.dtype)
-            if hollow.any():
-                out[hollow] = np.nan
-            return out
+            return _narrow(maps, self.dtype)
+        hollow = np.isnan(maps)
         first, last, missing = self._ends
         at = self.attributes
         counted = np.rint((maps.astype(np.float64) - at["add_offset"]) / at["scale_factor"])
@@ -135,12 +132,14 @@ class Encoding:
             values = np.where(stored == at["missing_value"], np.nan, values * at["scale_factor"] + at["add_offset"])
         return values
 
-    @property
-    def step(self) -> float:
-        """How far a stored value may lie from the map's because of its type: relative for floats, absolute else."""
+    def rounding(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return how far stored values may lie from float32 map values because of their type."""
+        if self.dtype == "float32":
+            return np.zeros_like(values)
         if self.is_scaled:
-            return float(self.attributes["scale_factor"]) / 2
-        return float(np.finfo(self.dtype).eps)
+            return np.full_like(values, float(self.attributes["scale_factor"]) / 2)
+        kind = np.finfo(self.dtype)
+        return np.abs(values) * float(kind.eps) + float(kind.smallest_subnormal)
 
 
 def stored_dtype(dtype: DTypeLike) -> str:

@@ -119,6 +119,8 @@ class Plan:
     store: str
     memory: int
     config: Mapping[str, Any]
+    reads: tuple[str, ...]
+    """Every path the run reads, those of features too: the output may overlap none of them."""
 
     @property
     def tasks(self) -> int:

@@ -5,6 +5,7 @@ pixels and looks up which real pixel stands there. Slow and simple.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,3 +61,22 @@ def _map(
         block[:, :, np.array(sources[1]) < 0] = operation.fill
         out: NDArray[np.float64] = operation.block(block, operation).astype(np.float64)
         return out / np.multiply.outer(real[0], real[1]) if operation.average else out
+
+
+def magnitude_of(operations: Sequence[Operation], largest: float) -> float:
+    """Return the greatest magnitude that sums of a stack may pass through, for inputs no larger than ``largest``.
+
+    Each layer is run once on a window full of the magnitude before it, its arrays without their signs; what rounding
+    leaves in a map is a small part of this, even where the sums themselves cancel.
+    """
+    for operation in operations:
+        arrays = {key: np.abs(values) for key, values in operation.arrays.items()}
+        unsigned = replace(operation, arrays=arrays)
+        if np.isfinite(operation.fill):
+            largest = max(largest, abs(operation.fill))
+        window = np.full((operation.inputs, *(w.span for w in operation.windows)), largest)
+        with np.errstate(all="ignore"):
+            largest = float(np.abs(operation.block(window, unsigned)).max())
+        if operation.average:
+            largest /= operation.windows[0].size * operation.windows[1].size
+    return largest

@@ -103,8 +103,17 @@ class BoundStack:
                 if operation.average:
                     block = block / _real_taps(operation, make, extents[place]).astype(block.dtype)
                 if not is_empty(region := wanted.get(place, EMPTY)):
-                    made[place] = block[:, region[0].within(make[0]), region[1].within(make[1])]
+                    kept = block[:, region[0].within(make[0]), region[1].within(make[1])]
+                    made[place] = _one_nan(kept)
         return made
+
+
+def _one_nan(maps: Block) -> Block:
+    """Give every NaN the same bits: which sign and payload survive depends on a vector loop's lanes."""
+    hollow = np.isnan(maps)
+    if hollow.any():
+        maps[hollow] = np.nan
+    return maps
 
 
 def _padded(block: Block, have: Region, pulls: tuple[Pull, ...], operation: Operation) -> Block:

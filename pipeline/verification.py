@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,16 @@ from pipeline.geometry import Interval, Region
 from pipeline.job import Job
 from pipeline.kernels import TOLERANCE
 from pipeline.planning import ImagePlan, Kept
-from pipeline.reference import Positions, evaluate
+from pipeline.reference import Positions, evaluate, magnitude_of
+
+NO_LIMIT = 2**62
+"""Verifying holds a few windows, however much a run was allowed."""
+
+CANCELLED = 0.02
+"""The least scale of a map, as a part of the magnitude its sums pass through: where they cancel, their rounding stays.
+
+A tolerance of 1e-5 of it is 2e-7 of the magnitude, three float32 roundings.
+"""
 
 EDGE = 24
 """The height and width of a window, in pixels of the map."""
@@ -28,8 +37,9 @@ EDGE = 24
 class Verification:
     """How far a store is off.
 
-    ``worst`` is the largest deviation as a part of the scale of its map (the greatest absolute value in the windows),
-    beyond what the stored type rounds; ``misplaced`` counts pixels that are NaN on one side only.
+    ``worst`` is the largest deviation, beyond what a stored type narrower than float32 rounds, as a part of the map's
+    scale (the greatest absolute value in the windows, or `CANCELLED` of what its sums pass through); ``misplaced``
+    counts pixels that are NaN or infinite on one side only; ``unreadable`` names the windows that could not be read.
     """
 
     store: str
@@ -38,24 +48,26 @@ class Verification:
     worst: float
     where: str
     misplaced: int
+    unreadable: tuple[str, ...] = ()
     tolerance: float = TOLERANCE
 
     @property
     def passed(self) -> bool:
         """Whether every pixel is within the tolerance."""
-        return self.worst <= self.tolerance and not self.misplaced
+        return self.worst <= self.tolerance and not self.misplaced and not self.unreadable
 
     def to_dict(self) -> dict[str, Any]:
         """Return the findings as plain data."""
-        return {**self.__dict__, "passed": self.passed}
+        return {**asdict(self), "unreadable": list(self.unreadable), "passed": self.passed}
 
     def __str__(self) -> str:
         verdict = "verified" if self.passed else "NOT the same"
-        nan = f", {self.misplaced} pixels NaN on one side only" if self.misplaced else ""
-        return (
+        odd = f"; {self.misplaced} pixels are NaN or infinite on one side only" if self.misplaced else ""
+        lines = [
             f"{verdict}: {self.store}: {self.windows} windows, {self.pixels} pixels recomputed in float64; the largest "
-            f"deviation is {self.worst:.2g} of the map's scale (tolerance {self.tolerance:g}), in {self.where}{nan}"
-        )
+            f"deviation is {self.worst:.2g} of the map's scale (tolerance {self.tolerance:g}), in {self.where}{odd}"
+        ]
+        return "\n".join([*lines, *(f"cannot be read: {window}" for window in self.unreadable)])
 
 
 def verify(job: Job, windows: int = 16, seed: int = 0) -> Verification:
@@ -73,64 +85,87 @@ def verify(job: Job, windows: int = 16, seed: int = 0) -> Verification:
     Raises
     ------
     OutputError
-        Where the store or one of its maps is missing or has another shape.
+        Where the store or one of its maps is missing, or has another shape or type.
     """
-    plan = make_plan(job)
+    plan = make_plan(job, memory=NO_LIMIT)
     if not Path(plan.store).exists():
         raise OutputError(f"output.store: there is no {plan.store}; make it with 'haloflow run'")
     draw = random.Random(seed)  # noqa: S311 - a sample, no secret
     count = compared = misplaced = 0
-    worst, where = -1.0, "no window"
+    worst, where = 0.0, "every window"
+    unreadable: list[str] = []
     for image in plan.images:
         for kept in image.kept:
-            name = f"{kept.array.group}"
-            stored = _open(plan.store, kept)
-            checks = [(region, *_both(image, kept, region, stored)) for region in _windows(kept, windows, draw)]
-            scale = max((float(np.max(np.abs(e), initial=0, where=np.isfinite(e))) for _, e, _ in checks), default=0)
-            for region, expected, found in checks:
+            checks, damaged = _compare(image, kept, _open(plan.store, kept), windows, draw)
+            unreadable += damaged
+            finite = [max(np.abs(e[np.isfinite(e)]).max(initial=0), CANCELLED * m) for _, e, _, m in checks]
+            scale = float(max(finite, default=0)) or 1.0
+            for region, expected, found, _ in checks:
                 count, compared = count + 1, compared + expected.size
-                misplaced += int((np.isnan(expected) != np.isnan(found)).sum())
-                off = _deviation(kept, expected, found) / (scale or 1.0)
-                if off > worst:
-                    worst, where = off, f"{name} y {region[0]}, x {region[1]}"
-    return Verification(plan.store, count, compared, worst, where, misplaced)
+                off, odd = _deviation(kept, expected, found)
+                misplaced += odd
+                if off / scale > worst:
+                    worst, where = off / scale, f"{kept.array.group} y {region[0]}, x {region[1]}"
+    return Verification(plan.store, count, compared, worst, where, misplaced, tuple(unreadable))
+
+
+Check = tuple[Region, NDArray[np.float64], NDArray[np.float64], float]
+
+
+def _compare(
+    image: ImagePlan, kept: Kept, stored: Any, windows: int, draw: random.Random
+) -> tuple[list[Check], list[str]]:
+    """Return for each window its region, what the reference and the store say, and the magnitude of its sums."""
+    checks, damaged = [], []
+    for region in _windows(kept, windows, draw):
+        largest = [0.0]
+        read = partial(_read, image, largest)
+        rows, columns = (slice(i.start, i.stop) for i in region)
+        try:
+            expected = evaluate(image.stack.operations, image.extents, kept.place, region, read)
+            found = kept.array.encoding.decode(np.asarray(stored[:, rows, columns]))
+        except Exception as error:  # noqa: BLE001 - whatever a damaged chunk makes a codec raise
+            damaged.append(f"{kept.array.group} y {region[0]}, x {region[1]}: {error}")
+            continue
+        magnitude = magnitude_of(image.stack.operations[: kept.place + 1], largest[0])
+        checks.append((region, expected, found, magnitude))
+    return checks, damaged
 
 
 def _open(store: str, kept: Kept) -> Any:
     path = f"{store}/{kept.array.group}/0"
     try:
-        stored = zarr.open_array(path, mode="r")
+        stored: Any = zarr.open_array(path, mode="r")
     except Exception as error:  # noqa: BLE001 - whatever a damaged store makes zarr raise
         raise OutputError(f"{path}: cannot be read: {error}") from None
-    if stored.shape != (len(kept.array.channels), *kept.array.extents):
+    wanted = (len(kept.array.channels), *kept.array.extents)
+    if stored.shape != wanted or stored.dtype != kept.array.encoding.dtype:
         raise OutputError(
-            f"{path}: is {times(stored.shape)}; the config makes "
-            f"{times((len(kept.array.channels), *kept.array.extents))}: it is another run's"
+            f"{path}: is {times(stored.shape)} {stored.dtype}; the config makes {times(wanted)} "
+            f"{kept.array.encoding.dtype}: it is another run's"
         )
     return stored
 
 
-def _both(image: ImagePlan, kept: Kept, region: Region, stored: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    expected = evaluate(image.stack.operations, image.extents, kept.place, region, partial(_read, image))
-    rows, columns = (slice(i.start, i.stop) for i in region)
-    return expected, kept.array.encoding.decode(np.asarray(stored[:, rows, columns]))
-
-
-def _read(image: ImagePlan, at: Positions) -> NDArray[np.float64]:
+def _read(image: ImagePlan, largest: list[float], at: Positions) -> NDArray[np.float64]:
     region = tuple(Interval(int(axis[0]), int(axis[-1]) + 1) for axis in at)
-    return image.scale.exact(image.source.read(region))
+    values = image.scale.exact(image.source.read(region))
+    largest[0] = max(largest[0], float(np.abs(values[np.isfinite(values)]).max(initial=0)))
+    return values
 
 
-def _deviation(kept: Kept, expected: NDArray[np.float64], found: NDArray[np.float64]) -> float:
+def _deviation(kept: Kept, expected: NDArray[np.float64], found: NDArray[np.float64]) -> tuple[float, int]:
+    """Return the largest deviation of finite pixels, and how many pixels are not finite on one side only."""
     encoding = kept.array.encoding
     if encoding.is_scaled:
         expected = np.clip(expected, encoding.low, encoding.high)
-        allowed: Any = encoding.step
     else:
-        allowed = np.abs(expected) * encoding.step
-    with np.errstate(invalid="ignore"):
-        off = np.where(expected == found, 0.0, np.abs(expected - found) - allowed)
-    return float(np.max(off, initial=0.0, where=~np.isnan(off)))
+        with np.errstate(over="ignore"):  # what the stored type cannot hold is infinite in it
+            expected = np.where(np.isinf(expected.astype(encoding.dtype)), np.copysign(np.inf, expected), expected)
+    finite = np.isfinite(expected) & np.isfinite(found)
+    same = (expected == found) | (np.isnan(expected) & np.isnan(found))
+    off = np.abs(expected[finite] - found[finite]) - encoding.rounding(expected[finite])
+    return float(off.max(initial=0.0)), int((~finite & ~same).sum())
 
 
 def _windows(kept: Kept, count: int, draw: random.Random) -> Iterator[Region]:

@@ -1,5 +1,6 @@
 """What many tests need: drawings of an X and an O, a small config over them, and the command line in this process."""
 
+import logging
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -62,6 +63,7 @@ def haloflow(
         monkeypatch.setattr("sys.argv", ["haloflow", *words])
         with pytest.raises(SystemExit) as ended:
             main()
+        logging.disable(logging.NOTSET)  # a command may silence its process
         out, err = capsys.readouterr()
         return int(ended.value.code or 0), out, err
 

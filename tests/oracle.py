@@ -8,6 +8,9 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from scipy.signal import correlate
 
+KNOWN = {"convolution", "pool", "relu", "normalise"}
+"""The layers that this module can do."""
+
 _PAD = {"constant": "constant", "reflect": "reflect", "nearest": "edge"}
 
 Maps = NDArray[np.float64]

@@ -76,6 +76,28 @@ def test_a_store_that_was_tampered_with_is_not_verified(small: Path, haloflow: C
     assert "image/pool y [0, 19), x [0, 18)" in out + err
 
 
+def test_a_damaged_chunk_is_named_by_verify_and_by_a_crop(small: Path, haloflow: Call) -> None:
+    assert haloflow("run", "config.yaml", "--cluster", "serial")[0] == 0
+    (small / "maps.zarr/image/pool/0/c/0/0/0").write_bytes(b"short")
+    code, out, err = haloflow("verify", "config.yaml")
+    assert (code, "Traceback" in err) == (3, False)
+    assert "cannot be read: image/pool y [0, 19), x [0, 18)" in out
+    (small / "image.zarr/c/0/0/0").write_bytes(b"short")
+    crop = "features.edge={crop: {image: image.zarr, y: 0, x: 0, height: 3, width: 3}}"
+    code, _, err = haloflow("validate", "config.yaml", "--set", crop)
+    assert code == 2
+    assert "feature 'edge': image.zarr: y [0, 3), x [0, 3) cannot be read" in err
+
+
+def test_overwriting_what_a_feature_is_cut_from_is_refused(small: Path, haloflow: Call) -> None:
+    assert haloflow("run", "config.yaml", "--cluster", "serial")[0] == 0
+    crop = "features.cut={crop: {image: maps.zarr/image/pool, y: 0, x: 0, height: 3, width: 3}}"
+    code, _, err = haloflow("run", "config.yaml", "--overwrite", "--set", crop)
+    assert code == 2
+    assert "the input maps.zarr/image/pool lies inside maps.zarr" in err
+    assert haloflow("verify", "config.yaml")[0] == 0
+
+
 def test_a_failed_task_is_named_and_the_rest_completes(small: Path, haloflow: Call) -> None:
     assert haloflow("run", "config.yaml", "--cluster", "serial")[0] == 0
     complete = zarr.open_array("maps.zarr/image/pool/0", mode="r")[:]
@@ -97,8 +119,8 @@ def test_a_failed_task_is_named_and_the_rest_completes(small: Path, haloflow: Ca
 
 
 BROKEN = [
-    (["--set", "layers.0.strid=2"], "config.yaml:", "layers[0].strid: unknown key; did you mean 'stride'?"),
-    (["--set", "layers.0.features=[edgy]"], "config.yaml:", "no feature 'edgy'; did you mean 'edge'?"),
+    (["--set", "layers.0.strid=2"], "--set: ", "layers[0].strid: unknown key; did you mean 'stride'?"),
+    (["--set", "layers.0.features=[edgy]"], "--set: ", "no feature 'edgy'; did you mean 'edge'?"),
     (["--set", "features.edge={file: none.npy}"], "feature 'edge'", "there is no file none.npy"),
     (
         ["--set", "features.edge={crop: {image: image.zarr, y: 0, x: 0, height: 39, width: 41}}"],
@@ -116,6 +138,14 @@ BROKEN = [
     (["--set", "input.level=1"], "image.zarr", "has no levels"),
     (["--set", "output.store=image.zarr/maps"], "output.store", "lies inside the input image.zarr"),
     (["--set", "output.store=image.zarr", "--overwrite"], "output.store", "lies inside the input image.zarr"),
+    (["--set", "output.layers=[pool, pool]"], "output.layers", "'pool' stands twice"),
+    (["--set", "input.images=*.zarr"], "is not valid YAML", "goes in quotes"),
+    (["--set", "layers.1.window=5000"], "layer 'pool': pool window spans 5000", "at most 4096"),
+    (
+        ["--set", "features.edge={crop: {image: there/maps.zarr, y: 0, x: 0, height: 2, width: 2}}"],
+        "feature 'edge'",
+        "there is no such image",
+    ),
     (["--set", "output.store=there"], "output.store", "there exists already; give --overwrite"),
     (["--set", "output.store=there", "--overwrite"], "output.store", "was not made by haloflow"),
     (["--memory", "200MB"], "a worker holds 192.0 MiB before it has a single pixel", "--memory"),

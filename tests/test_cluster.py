@@ -1,5 +1,9 @@
 """Executors: one test suite for all of them, on the real photograph where it counts."""
 
+import json
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import dask.array as da
@@ -9,6 +13,7 @@ import zarr
 from distributed import Client, LocalCluster
 
 import pipeline
+from pipeline.errors import ClusterError, InputError
 from pipeline.execute import cluster
 from tests.conftest import ROOT
 
@@ -72,6 +77,44 @@ def test_the_address_of_a_scheduler(small: Path) -> None:
             assert not client.run(lambda: len(cluster._PLANS)).popitem()[1]
 
 
+def test_a_scheduler_without_workers_or_lost_ends_the_run(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "WAIT", 1)
+    plan = pipeline.plan(pipeline.load("config.yaml"))
+    with (
+        LocalCluster(n_workers=0, dashboard_address="127.0.0.1:0", processes=False) as made,
+        pytest.raises(ClusterError, match="the scheduler has no workers"),
+    ):
+        pipeline.run(plan, made.scheduler_address)
+
+
+def test_the_death_of_the_scheduler_ends_the_run(small: Path) -> None:
+    """Real processes: a scheduler of its own, killed while tasks run."""
+    dask = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0"]
+    words = [*dask, "--dashboard-address", "127.0.0.1:0", "--scheduler-file", "scheduler.json"]
+    scheduler = subprocess.Popen(words, stderr=subprocess.DEVNULL)
+    worker = [sys.executable, "-m", "distributed.cli.dask_worker", "--scheduler-file", "scheduler.json"]
+    worker += ["--nthreads", "1", "--dashboard-address", "127.0.0.1:0", "--death-timeout", "20"]
+    helper = subprocess.Popen(worker, stderr=subprocess.DEVNULL)
+    try:
+        while not Path("scheduler.json").exists():
+            time.sleep(0.05)
+        address = json.loads(Path("scheduler.json").read_text())["address"]
+        run = [sys.executable, "-m", "pipeline.cli", "run", "config.yaml", "--cluster", address]
+        client = subprocess.Popen([*run, "--set", "output.chunks=1"], stderr=subprocess.PIPE, text=True)
+        while not list(Path().glob("maps.zarr/image/pool/0/c/*/*/*")):
+            assert client.poll() is None
+            time.sleep(0.05)
+        scheduler.kill()
+        _, err = client.communicate(timeout=60)
+        assert client.returncode == 3, err
+        assert "Traceback" not in err
+        assert "start again with --overwrite" in err
+    finally:
+        for process in (scheduler, helper):
+            process.kill()
+            process.wait()
+
+
 def test_futures_are_bounded_and_a_failure_is_one_task(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     job = pipeline.load("config.yaml", ["output.chunks=1"])
     plan = pipeline.plan(job)
@@ -113,3 +156,11 @@ def test_a_lazy_stack_reads_nothing_until_asked_and_keeps_the_graph_small(small:
     asked.clear()
     lazy[:, :3, :3].compute(scheduler="synchronous")
     assert len(asked) <= 4
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_unknown_chunk_sizes_are_named(small: Path, axis: int) -> None:
+    image = da.from_array(np.ones((4, 30, 30), np.uint8), chunks=10)
+    keep = da.from_array(np.arange(image.shape[axis]) % 2 == 0)
+    with pytest.raises(InputError, match="compute_chunk_sizes"):
+        pipeline.load("config.yaml").stack(da.compress(keep, image, axis))

@@ -182,7 +182,7 @@ def test_a_good_config_is_read_with_its_defaults(tmp_path):
     assert (config.input.black, config.input.white, config.input.level) == (7, None, 0)
     assert config.layers[1] == LAYERS["pool"](type="pool", name="small", window=3)
     assert (config.output.chunks, config.output.dtype, config.output.layers) == ((64, 32), "float32", None)
-    assert document.where(("layers", 1, "window")) == f"{path}:8: layers[1].window"
+    assert document.where(("layers", 1, "window")) == "--set: layers[1].window"
     with pytest.raises(ValueError, match="frozen"):
         config.output.store = "elsewhere"
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import pipeline
+from pipeline.layers import LAYERS
 from tests.conftest import ROOT
 
 Call = Callable[..., tuple[int, str, str]]
@@ -39,6 +40,14 @@ def test_the_readme_has_its_parts() -> None:
     assert blocks("yaml")
     # The first thing it shows is how to start.
     assert blocks("bash")[0].split("\n")[:2] == ["scripts/demo", "scripts/test"]
+
+
+def test_the_readme_names_every_layer_and_shows_what_is_there() -> None:
+    for kind in LAYERS:
+        assert f"| `{kind}` |" in README
+    for target in re.findall(r"\]\(([^)]+)\)", README):
+        assert (ROOT / target).is_file(), target
+    assert not re.search(r"@[A-Z]+@", README)
 
 
 def test_the_readme_s_python_runs(project: Path, haloflow: Call) -> None:

@@ -1,6 +1,6 @@
 """The contract of each registered layer: a pixel depends on its window to the corners, and on no more.
 
-A new layer needs parameters in EXAMPLES, nothing else.
+A new layer needs parameters in tests/examples.py, nothing else.
 """
 
 from itertools import product
@@ -12,37 +12,12 @@ from pipeline.geometry import Interval, whole
 from pipeline.kernels import choose, kernel_for
 from pipeline.layers import LAYERS
 from pipeline.stack import Stack
-
-FEATURES = {
-    name: np.arange(1.0, np.prod(shape) + 1).reshape(shape) * (-1) ** np.arange(shape[-1])
-    for name, shape in {"a34": (3, 4), "b34": (3, 4), "c22": (2, 2), "d15": (1, 5), "deep": (2, 3, 3)}.items()
-}
-"""No weight is zero, and no two cancel where a boundary folds."""
-
-EXAMPLES = {
-    "convolution": [
-        {"features": ["a34", "b34"], "bias": 0.5},
-        {"features": "deep", "stride": 2, "match": "sum"},
-        {"features": "c22", "dilation": (1, 4), "stride": (3, 1)},
-        {"features": "c22", "dilation": (3, 2), "padding": "same", "boundary": "nearest"},
-        {"features": "a34", "padding": "same", "fill": -1.5, "stride": (2, 3)},
-        {"features": ["a34", "b34"], "padding": "same", "boundary": "reflect", "channels": "each"},
-        {"features": "d15", "padding": "same", "boundary": "reflect", "dilation": (1, 3)},
-    ],
-    "normalise": [{}, {"scale": (2.0, -3.0), "offset": 0.5}],
-    "pool": [
-        *({"op": op, "window": (3, 2), "stride": s} for op in ("max", "min", "mean") for s in (1, 2, (2, 3))),
-        {"window": 2, "stride": 2, "partial": "drop"},
-        {"window": (1, 4), "stride": (2, 6)},
-    ],
-    "relu": [{}],
-}
-"""Parameters of each layer, in as many different ways as its window can lie."""
+from tests.examples import EXAMPLES, FEATURES
 
 
 def test_every_registered_layer_has_an_example():
     lacking = sorted(LAYERS.keys() - EXAMPLES.keys())
-    assert not lacking, f"add example parameters to EXAMPLES in {__file__} for: {', '.join(lacking)}"
+    assert not lacking, f"add example parameters to EXAMPLES in tests/examples.py for: {', '.join(lacking)}"
 
 
 @pytest.mark.parametrize("backend", ["numpy", None])

@@ -238,7 +238,7 @@ def test_pools_of_infinities_and_zeros():
         ([{"features": "flat"}], "feature 'flat' has 1 channels and the layer takes 3 maps"),
         (
             [{"features": "d15", "dilation": (1, 2000)}],
-            "'d15' spans 1 × 8001 pixels with its dilation; at most",
+            "'d15' spans 1 × 8001 pixels; at most",
         ),
         ([{"type": "normalise", "scale": (1.0, 2.0)}], "scale has 2 numbers and the layer takes 3 maps"),
         ([{"type": "normalise", "offset": ()}], "offset has 0 numbers and the layer takes 3 maps"),

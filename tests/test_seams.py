@@ -20,8 +20,10 @@ from pipeline.errors import StackError
 from pipeline.execute import serial
 from pipeline.execute.task import Done
 from pipeline.grid import BlockGrid
+from pipeline.layers import LAYERS
 from pipeline.storage import output
 from tests import oracle
+from tests.examples import EXAMPLES as EXAMPLES_OF
 
 EXAMPLES = 500
 MAX_CHUNKS = 150
@@ -68,7 +70,7 @@ def convolutions(draw: st.DrawFn, place: int, channels: int, features: dict[str,
 
 @st.composite
 def layers_of(draw: st.DrawFn, place: int, channels: int, features: dict[str, Any]) -> dict[str, Any]:
-    kind = draw(st.sampled_from(["convolution", "convolution", "pool", "relu", "normalise"]))
+    kind = draw(st.sampled_from(["convolution", *LAYERS]))
     if kind == "convolution":
         return draw(convolutions(place, channels, features))
     if kind == "pool":
@@ -79,7 +81,10 @@ def layers_of(draw: st.DrawFn, place: int, channels: int, features: dict[str, An
             "stride": draw(pairs),
             "partial": draw(st.sampled_from(["keep", "drop"])),
         }
-    return {"type": kind, **({"scale": 0.75, "offset": -0.5} if kind == "normalise" else {})}
+    if kind == "normalise":
+        return {"type": kind, "scale": 0.75, "offset": -0.5}
+    # Any other layer of the registry, as its examples have it.
+    return {"type": kind, **draw(st.sampled_from(EXAMPLES_OF[kind]))}
 
 
 @st.composite
@@ -113,6 +118,9 @@ def jobs(draw: st.DrawFn) -> tuple[dict[str, Any], np.ndarray, list[int]]:
     noise = np.random.default_rng(draw(st.integers(0, 2**16)))
     if dtype == "float32":
         image = noise.normal(size=(channels, *extents)).astype("f4")
+        odd = draw(st.sampled_from([0.0, 0.0, 0.02]))  # NaNs of either sign, infinities, and -0
+        where = noise.random(image.shape) < odd
+        image[where] = noise.choice(np.array([np.nan, -np.nan, np.inf, -np.inf, -0.0], "f4"), int(where.sum()))
     elif dtype == "bool":
         image = noise.random((channels, *extents)) < 0.5
     else:
@@ -179,7 +187,10 @@ def test_zarr_dask_and_whole_image_agree_to_the_bit(
     assert lazy.dtype == np.float32
     with dask.config.set(scheduler="synchronous"):
         assert np.array_equal(bits(lazy.compute()), bits(whole))
+    shutil.rmtree(here)
 
+    if not np.isfinite(image).all() or not {layer["type"] for layer in config["layers"]} <= oracle.KNOWN:
+        return  # the bits agree; SciPy's sums of NaN are not ours to judge by
     exact = job.scale(str(image.dtype)).exact(image)
     arrays = {name: np.array(spec["rows"]) for name, spec in config["features"].items()}
     expected, magnitude = oracle.run(exact, config["layers"], arrays)
@@ -187,4 +198,3 @@ def test_zarr_dask_and_whole_image_agree_to_the_bit(
     # A sum that cancels keeps the rounding of its terms: 2e-7 of them is three float32 roundings.
     allowed = 1e-5 * np.abs(expected).max() + 2e-7 * magnitude
     assert np.abs(whole - expected).max() <= allowed
-    shutil.rmtree(here)

@@ -40,9 +40,12 @@ def imports(path: Path) -> set[str]:
             node.body = []
     found = set()
     for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("pipeline."):
-            found.add(node.module)
-    return found
+        if isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path.name} imports relatively"
+            found.add(node.module or "")
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+    return {name for name in found if name.startswith("pipeline.")}
 
 
 FILES = sorted(p for p in PACKAGE.rglob("*.py") if p != PACKAGE / "__init__.py")

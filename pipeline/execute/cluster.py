@@ -6,16 +6,17 @@ three small numbers. So memory on client and scheduler does not grow with the im
 
 import logging
 import os
+import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice
+from queue import Empty, SimpleQueue
 from typing import Any
 
-import distributed
-from distributed import Client, LocalCluster, WorkerPlugin, as_completed
+from distributed import Client, LocalCluster, WorkerPlugin
 
-from pipeline.errors import ClusterError
+from pipeline.errors import ClusterError, RunError
 from pipeline.execute.serial import explain
 from pipeline.execute.task import Done, Failed, Outcome, run_task
 from pipeline.planning import ImagePlan, Plan
@@ -25,6 +26,11 @@ AHEAD = 2
 
 RETRIES = 2
 """Times a task that raises is run again, so that a passing fault of storage is no failure."""
+
+WAIT = 30
+"""Seconds without any worker, or without a scheduler, after which a run ends."""
+
+AGAIN = "what was written is not complete: start again with --overwrite"
 
 _PLANS: dict[str, tuple[ImagePlan, ...]] = {}
 
@@ -56,6 +62,8 @@ def connect(cluster: str, workers: int | None, memory: int) -> Iterator[Client]:
 
     Raises `ClusterError` where there is none.
     """
+    if workers is not None and workers < 1:
+        raise ClusterError(f"workers {workers}: expected at least 1")
     count = workers or os.cpu_count() or 1
     if cluster in ("local", "threads"):
         processes = cluster == "local"
@@ -64,9 +72,9 @@ def connect(cluster: str, workers: int | None, memory: int) -> Iterator[Client]:
                 n_workers=count if processes else 1,
                 threads_per_worker=1 if processes else count,
                 processes=processes,
-                # A scheduler is open to whoever reaches it: loopback, or no socket at all.
+                # A scheduler is open to whoever reaches it: loopback, or no socket of its own.
                 host="127.0.0.1" if processes else None,
-                dashboard_address=None,
+                dashboard_address="127.0.0.1:0",
                 memory_limit=memory if processes else 0,
                 silence_logs=logging.ERROR,
             )
@@ -83,6 +91,10 @@ def connect(cluster: str, workers: int | None, memory: int) -> Iterator[Client]:
             "an address such as tcp://host:8786"
         ) from None
     with client:
+        try:
+            client.wait_for_workers(1, timeout=WAIT)
+        except TimeoutError:
+            raise ClusterError(f"--cluster {cluster}: the scheduler has no workers, after {WAIT} s") from None
         yield client
 
 
@@ -90,35 +102,56 @@ def run(plan: Plan, client: Client) -> Iterator[Outcome]:
     """Run every task of a plan on a cluster, a few futures a worker at a time; gives outcomes as they come."""
     run_id = uuid.uuid4().hex
     plugin = _Hold(run_id, plan.images)
-    client.register_plugin(plugin)
     tasks = ((number, block) for number, image in enumerate(plan.images) for block in range(len(image.grid)))
     try:
+        client.register_plugin(plugin)
         yield from _drive(client, run_id, tasks)
+    except OSError as error:  # distributed's own errors of a lost connection are of this kind
+        raise RunError(f"the connection to the scheduler was lost ({explain(error)}); {AGAIN}") from None
     finally:
-        if client.status == "running":
-            client.unregister_worker_plugin(plugin.name)
+        # Not there if the run ended before it was sent; gone with the scheduler.
+        with suppress(OSError, ValueError):
+            if client.status == "running":
+                client.unregister_worker_plugin(plugin.name)
 
 
 def _drive(client: Client, run_id: str, tasks: Iterator[tuple[int, int]]) -> Iterator[Outcome]:
     places: dict[Any, tuple[int, int]] = {}
+    ended: SimpleQueue[Any] = SimpleQueue()
 
-    def submit(count: int) -> list[Any]:
-        futures = []
+    def submit(count: int) -> None:
         for image, block in islice(tasks, count):
             key = f"haloflow-{run_id}-{image}-{block}"
             future = client.submit(_work, run_id, image, block, key=key, pure=False, retries=RETRIES)
             places[future] = (image, block)
-            futures.append(future)
-        return futures
+            future.add_done_callback(ended.put)
 
-    window = AHEAD * max(1, sum(client.nthreads().values()))
-    completed = as_completed(submit(window))
-    for future in completed:
+    submit(AHEAD * max(1, sum(client.nthreads().values())))
+    while places:
+        future = _next(client, ended)
         image, block = places.pop(future)
-        error = future.exception() if future.status != "finished" else None
-        if future.status == "cancelled":
-            error = distributed.client.FutureCancelledError(future.key, "lost by the scheduler")
-        outcome: Outcome = Failed(image, block, explain(error)) if error else future.result()
+        outcome: Outcome
+        if future.status == "finished":
+            outcome = future.result()
+        elif future.status == "error":
+            outcome = Failed(image, block, explain(future.exception()))
+        else:
+            raise RunError(f"the scheduler was lost or restarted; {AGAIN}")
         del future
-        completed.update(submit(1))
+        submit(1)
         yield outcome
+
+
+def _next(client: Client, ended: "SimpleQueue[Any]") -> Any:
+    """Wait for a future to end; raises `RunError` where there is nobody left who could end it."""
+    alone = time.monotonic()
+    while True:
+        try:
+            return ended.get(timeout=1.0)
+        except Empty:
+            if client.status not in ("running", "connecting"):
+                raise RunError(f"the scheduler was lost; {AGAIN}") from None
+            if client.status == "running" and client.nthreads():
+                alone = time.monotonic()
+            elif time.monotonic() - alone > WAIT:
+                raise RunError(f"there has been no worker for {WAIT} s; {AGAIN}") from None

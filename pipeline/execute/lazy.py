@@ -9,7 +9,7 @@ from typing import Any
 
 import dask.array as da
 import numpy as np
-from dask._task_spec import List, Task, TaskRef
+from dask._task_spec import DataNode, List, Task, TaskRef
 from dask.base import tokenize
 from dask.highlevelgraph import HighLevelGraph
 from numpy.typing import NDArray
@@ -29,7 +29,8 @@ def stack_lazily(image: Any, stack: BoundStack, backends: Sequence[str], scale: 
         for intervals, stride, extent in zip(inputs[1:], stack.strides(place), extents[place + 1], strict=True)
     ]
     name = f"haloflow-{tokenize(image, [o.digest for o in stack.operations], backends, scale, place)}"
-    graph: dict[Any, Any] = {}
+    held = f"{name}-stack"  # once in the graph: its weights may be large
+    graph: dict[Any, Any] = {held: DataNode(held, stack)}
     for numbers in product(*(range(len(axis)) for axis in outputs)):
         region = tuple(axis[n] for axis, n in zip(outputs, numbers, strict=True))
         have = stack.walk({place: region}, extents).read
@@ -42,7 +43,7 @@ def stack_lazily(image: Any, stack: BoundStack, backends: Sequence[str], scale: 
         ]
         key = (name, 0, *numbers)
         nested = List(*(List(*(List(*row) for row in plane)) for plane in pieces))
-        graph[key] = Task(key, _run_block, nested, stack, tuple(backends), scale, place, region, extents)
+        graph[key] = Task(key, _run_block, nested, TaskRef(held), tuple(backends), scale, place, region, extents)
     channels = len(stack.operations[place].maps)
     chunks = ((channels,), *(tuple(len(i) for i in axis) for axis in outputs))
     layered = HighLevelGraph.from_collections(name, graph, dependencies=[image])

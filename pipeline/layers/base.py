@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
+from pipeline.errors import StackError
+from pipeline.geometry import Window
 from pipeline.operation import Operation
 
 
@@ -29,7 +31,7 @@ def _as_names(value: Any) -> Any:
 
 
 def _one_or_many(value: Any) -> str:
-    return "list" if isinstance(value, list | tuple) else "number"
+    return "(list)" if isinstance(value, list | tuple) else "(number)"
 
 
 Positive = Annotated[int, Field(ge=1, le=2**31)]
@@ -45,10 +47,22 @@ Names = Annotated[
 ]
 """One name or a list of names."""
 Numbers = Annotated[
-    Annotated[Finite, Tag("number")] | Annotated[tuple[Finite, ...], BeforeValidator(as_tuple), Tag("list")],
+    Annotated[Finite, Tag("(number)")] | Annotated[tuple[Finite, ...], BeforeValidator(as_tuple), Tag("(list)")],
     Discriminator(_one_or_many),
 ]
 """One number for all maps, or one each."""
+
+
+LARGEST_SPAN = 4096
+"""Pixels from a window's first tap to its last; a block of work holds at least this much of each map."""
+
+
+def refuse_wide(name: str, subject: str, y: Window, x: Window) -> None:
+    """Raise `StackError` where a window spans more than a block of work should hold."""
+    if max(y.span, x.span) > LARGEST_SPAN:
+        raise StackError(
+            f"layer '{name}': {subject} spans {y.span} × {x.span} pixels; at most {LARGEST_SPAN} are possible"
+        )
 
 
 class Layer(BaseModel, ABC):

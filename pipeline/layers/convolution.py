@@ -9,11 +9,8 @@ from pydantic import Field, model_validator
 
 from pipeline.errors import StackError
 from pipeline.geometry import Boundary, Window
-from pipeline.layers.base import Finite, Layer, Names, Numbers, Pair
+from pipeline.layers.base import Finite, Layer, Names, Numbers, Pair, refuse_wide
 from pipeline.operation import Block, Operation
-
-LARGEST_SPAN = 4096
-"""Pixels from a feature's first tap to its last; a block of work holds at least this much of each map."""
 
 
 class Convolution(Layer):
@@ -66,11 +63,7 @@ class Convolution(Layer):
             make(size, stride, dilation)
             for size, stride, dilation in zip((height, width), self.stride, self.dilation, strict=True)
         )
-        if max(y.span, x.span) > LARGEST_SPAN:
-            raise StackError(
-                f"layer '{name}': feature '{self.features[0]}' spans {y.span} × {x.span} pixels with its dilation; "
-                f"at most {LARGEST_SPAN} are possible"
-            )
+        refuse_wide(name, f"feature '{self.features[0]}'", y, x)
         repeats = len(maps) // depth
         named = self.features if depth == len(maps) else tuple(f"{m}.{f}" for m in maps for f in self.features)
         weights = np.stack(kernels)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.geometry import Window
-from pipeline.layers.base import Layer, Pair
+from pipeline.layers.base import Layer, Pair, refuse_wide
 from pipeline.operation import Block, Operation
 
 _FILL = {"max": -np.inf, "min": np.inf, "mean": 0.0}
@@ -31,6 +31,7 @@ class Pool(Layer):
             Window(size, stride, partial=self.partial == "keep")
             for size, stride in zip(self.window, self.stride, strict=True)
         )
+        refuse_wide(name, "pool window", y, x)
         return Operation(
             kind=self.type,
             name=name,

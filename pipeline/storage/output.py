@@ -4,6 +4,8 @@ The run's own things lie under one reserved name in the root's attributes. What 
 ``complete`` mark is true; that mark is written last.
 """
 
+import os
+import secrets
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -71,6 +73,8 @@ def check(store: str, inputs: Sequence[str], *, overwrite: bool) -> None:
     above = next(parent for parent in target.parents if parent.exists())
     if not above.is_dir():
         raise OutputError(f"output.store: {above} is a file, so {store} cannot be made")
+    if not os.access(above, os.W_OK):
+        raise OutputError(f"output.store: {above} cannot be written, so {store} cannot be made")
     if not target.exists():
         return
     if not overwrite:
@@ -90,27 +94,35 @@ def _is_ours(target: Path) -> bool:
 
 
 def create(store: str, maps: Sequence[MapArray], record: dict[str, Any]) -> None:
-    """Make the store and every array in it, empty; an older run of ours that stands there is removed first."""
+    """Make the store and every array in it, empty; an older run of ours is removed once the new one stands."""
+    target = Path(store)
+    staged = target.with_name(f".{target.name}.{secrets.token_hex(4)}.new")
     try:
-        if Path(store).exists():
-            shutil.rmtree(store)
-        root = zarr.create_group(store, zarr_format=3, attributes={RESERVED: {**record, "complete": False}})
-        for image in dict.fromkeys(m.image for m in maps):
-            root.create_group(image)
-        for m in maps:
-            group = root.create_group(m.group, attributes=m.attributes((-1.0, 1.0)))
-            group.create_array(
-                "0",
-                shape=(len(m.channels), *m.extents),
-                chunks=(1, *m.chunks),
-                dtype=m.encoding.dtype,
-                compressors=CODECS[m.compression],
-                fill_value=0,
-                dimension_names=("c", "y", "x"),
-                attributes=dict(m.encoding.attributes),
-            )
-    except OSError as error:
-        raise OutputError(f"output.store: {store} cannot be made: {error}") from None
+        _fill(staged, maps, record)
+        if target.exists():
+            shutil.rmtree(target)
+        staged.rename(target)
+    except Exception as error:
+        shutil.rmtree(staged, ignore_errors=True)
+        raise OutputError(f"output.store: {store} cannot be made: {error}") from error
+
+
+def _fill(staged: Path, maps: Sequence[MapArray], record: dict[str, Any]) -> None:
+    root = zarr.create_group(staged, zarr_format=3, attributes={RESERVED: {**record, "complete": False}})
+    for image in dict.fromkeys(m.image for m in maps):
+        root.create_group(image)
+    for m in maps:
+        group = root.create_group(m.group, attributes=m.attributes((-1.0, 1.0)))
+        group.create_array(
+            "0",
+            shape=(len(m.channels), *m.extents),
+            chunks=(1, *m.chunks),
+            dtype=m.encoding.dtype,
+            compressors=CODECS[m.compression],
+            fill_value=0,
+            dimension_names=("c", "y", "x"),
+            attributes=dict(m.encoding.attributes),
+        )
 
 
 def write(store: str, m: MapArray, region: Region, stored: NDArray[np.generic]) -> None:

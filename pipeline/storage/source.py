@@ -7,6 +7,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
+from pipeline.errors import InputError
 from pipeline.geometry import Interval, Region
 
 
@@ -50,10 +51,16 @@ class Source:
     units: tuple[str | None, str | None] = (None, None)
 
     def read(self, region: Region) -> NDArray[Any]:
-        """Return the raw pixels of a region (y, x) of all channels as (c, y, x)."""
+        """Return the raw pixels of a region (y, x) of all channels as (c, y, x); raises `InputError` if it cannot."""
         places = {"c": slice(None), "y": _slice(region[0]), "x": _slice(region[1])}
-        array = zarr.open_array(self.array, mode="r")
-        values = np.asarray(array[tuple(places.get(axis, 0) for axis in self.axes)], self.dtype)
+        try:
+            array: Any = zarr.open_array(self.array, mode="r")
+            values = np.asarray(array[tuple(places.get(axis, 0) for axis in self.axes)], self.dtype)
+        except Exception as error:
+            raise InputError(
+                f"{self.path}: y {region[0]}, x {region[1]} cannot be read: a chunk is damaged or missing "
+                f"({type(error).__name__}: {error})"
+            ) from error
         left = [axis for axis in self.axes if axis in places]
         values = values.transpose([left.index(axis) for axis in ("c", "y", "x") if axis in left])
         return values if "c" in left else values[None]

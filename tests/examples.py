@@ -1,0 +1,31 @@
+"""Parameters of every layer, for the contract of each and for the seams of those that have no drawing of their own."""
+
+from typing import Any
+
+import numpy as np
+
+FEATURES = {
+    name: np.arange(1.0, np.prod(shape) + 1).reshape(shape) * (-1) ** np.arange(shape[-1])
+    for name, shape in {"a34": (3, 4), "b34": (3, 4), "c22": (2, 2), "d15": (1, 5), "deep": (2, 3, 3)}.items()
+}
+"""No weight is zero, and no two cancel where a boundary folds."""
+
+EXAMPLES: dict[str, list[dict[str, Any]]] = {
+    "convolution": [
+        {"features": ["a34", "b34"], "bias": 0.5},
+        {"features": "deep", "stride": 2, "match": "sum"},
+        {"features": "c22", "dilation": (1, 4), "stride": (3, 1)},
+        {"features": "c22", "dilation": (3, 2), "padding": "same", "boundary": "nearest"},
+        {"features": "a34", "padding": "same", "fill": -1.5, "stride": (2, 3)},
+        {"features": ["a34", "b34"], "padding": "same", "boundary": "reflect", "channels": "each"},
+        {"features": "d15", "padding": "same", "boundary": "reflect", "dilation": (1, 3)},
+    ],
+    "normalise": [{}, {"scale": (2.0, -3.0), "offset": 0.5}],
+    "pool": [
+        *({"op": op, "window": (3, 2), "stride": s} for op in ("max", "min", "mean") for s in (1, 2, (2, 3))),
+        {"window": 2, "stride": 2, "partial": "drop"},
+        {"window": (1, 4), "stride": (2, 6)},
+    ],
+    "relu": [{}],
+}
+"""Parameters of each layer, in as many different ways as its window can lie."""

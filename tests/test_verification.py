@@ -1,0 +1,84 @@
+"""What verify passes, and what it does not."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import zarr
+
+import pipeline
+from pipeline.errors import OutputError
+
+RNG = np.random.default_rng(11)
+
+
+def job(image: np.ndarray, *layers: dict[str, Any], features: dict[str, Any] | None = None, **output: Any) -> Any:
+    zarr.create_array("i.zarr", data=image, chunks=(16, 16), overwrite=True)
+    made = pipeline.load(
+        {
+            "input": {"images": "i.zarr"},
+            "features": features or {},
+            "layers": list(layers),
+            "output": {"store": "o.zarr", **output},
+        }
+    )
+    assert pipeline.run(pipeline.plan(made), "serial", overwrite=True).complete
+    return made
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize("match", ["mean", "sum"])
+@pytest.mark.parametrize("value", [37, 100, 200])
+def test_a_sum_that_cancels_over_a_flat_image_is_right(match: str, value: int) -> None:
+    weights = RNG.normal(size=(7, 7))
+    weights -= weights.mean()
+    features = {"flat": {"rows": weights.tolist()}}
+    layer = {"type": "convolution", "features": "flat", "match": match}
+    assert pipeline.verify(job(np.full((60, 60), value, np.uint8), layer, features=features)).passed
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "int8", "uint16"])
+@pytest.mark.parametrize("scale", [1e-8, 1.0, 1e6])
+def test_every_stored_type_is_right_within_its_rounding(dtype: str, scale: float) -> None:
+    image = RNG.normal(size=(60, 60)).astype(np.float32)
+    image[3, 4], image[50, 2], image[0, 0], image[59, 59] = np.nan, np.inf, -np.inf, -0.0
+    made = job(image, {"type": "normalise", "scale": scale}, {"type": "pool", "op": "mean"}, dtype=dtype)
+    found = pipeline.verify(made)
+    assert found.passed, str(found)
+
+
+@pytest.mark.parametrize("wrong", [-5.0, -np.inf, np.nan])
+def test_what_should_be_infinite_and_is_not_is_found(wrong: float) -> None:
+    made = job(np.full((60, 60), np.inf, np.float32), {"type": "normalise"})
+    assert pipeline.verify(made).passed
+    zarr.open_array("o.zarr/i/normalise/0", mode="r+")[:, 59, 59] = wrong
+    found = pipeline.verify(made)
+    assert not found.passed
+    assert found.misplaced == 1
+
+
+def test_a_small_deviation_at_a_corner_is_found() -> None:
+    made = job(RNG.normal(size=(60, 60)).astype(np.float32), {"type": "normalise", "offset": 0.5})
+    stored = zarr.open_array("o.zarr/i/normalise/0", mode="r+")
+    stored[:, 0, 59] = stored[:, 0, 59] + 2e-4
+    found = pipeline.verify(made)
+    assert not found.passed
+    assert 2e-5 < found.worst < 2e-4
+    assert found.where == "i/normalise y [0, 24), x [36, 60)"
+
+
+def test_another_run_s_store_is_refused() -> None:
+    image = RNG.normal(size=(60, 60)).astype(np.float32)
+    job(image, {"type": "pool"})
+    other = {
+        "input": {"images": "i.zarr"},
+        "layers": [{"type": "pool"}],
+        "output": {"store": "o.zarr", "dtype": "int8"},
+    }
+    with pytest.raises(OutputError, match=r"is 1 × 30 × 30 float32; the config makes 1 × 30 × 30 int8"):
+        pipeline.verify(pipeline.load(other))
