@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import dask.array as da
@@ -87,6 +88,15 @@ def test_a_scheduler_without_workers_or_lost_ends_the_run(small: Path, monkeypat
         pipeline.run(plan, made.scheduler_address)
 
 
+def _address(told: Path) -> str:
+    """Wait until a scheduler has written where it listens."""
+    for _ in range(600):
+        with suppress(OSError, ValueError):
+            return str(json.loads(told.read_text())["address"])
+        time.sleep(0.05)
+    raise AssertionError("the scheduler did not start")
+
+
 def test_the_death_of_the_scheduler_ends_the_run(small: Path) -> None:
     """Real processes: a scheduler of its own, killed while tasks run."""
     dask = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0"]
@@ -96,9 +106,7 @@ def test_the_death_of_the_scheduler_ends_the_run(small: Path) -> None:
     worker += ["--nthreads", "1", "--dashboard-address", "127.0.0.1:0", "--death-timeout", "20"]
     helper = subprocess.Popen(worker, stderr=subprocess.DEVNULL)
     try:
-        while not Path("scheduler.json").exists():
-            time.sleep(0.05)
-        address = json.loads(Path("scheduler.json").read_text())["address"]
+        address = _address(Path("scheduler.json"))
         run = [sys.executable, "-m", "pipeline.cli", "run", "config.yaml", "--cluster", address]
         client = subprocess.Popen([*run, "--set", "output.chunks=1"], stderr=subprocess.PIPE, text=True)
         while not list(Path().glob("maps.zarr/image/pool/0/c/*/*/*")):
