@@ -9,10 +9,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import dask.array as da
 import numpy as np
 import pytest
 import zarr
 
+import pipeline
 from tests.conftest import drawing_of_x
 
 Call = Callable[..., tuple[int, str, str]]
@@ -44,8 +46,19 @@ def test_the_x_of_the_design_digit_for_digit(project: Path, haloflow: Call) -> N
     assert code == 0
     assert "2 of 2 tasks done" in out
     results = zarr.open_group("results/xo.zarr", mode="r")
-    assert cut(results["x/match/0"][0]) == [row.split() for row in MATCH.splitlines()]
-    assert cut(results["x/pool/0"][0]) == [row.split() for row in POOL.splitlines()]
+    expected = {
+        "match": [row.split() for row in MATCH.splitlines()],
+        "pool": [row.split() for row in POOL.splitlines()],
+    }
+    for layer, digits in expected.items():
+        assert cut(results[f"x/{layer}/0"][0]) == digits
+    job = pipeline.load("configs/xo.yaml")
+    image = drawing_of_x()
+    for layer, digits in expected.items():
+        for kernel in ("onnxruntime", "numpy"):
+            assert cut(job.stack(image, layer, kernel)[0]) == digits
+            lazy = job.stack(da.from_array(image, chunks=((1, 3, 5), (2, 7))), layer, kernel)
+            assert cut(lazy.compute(scheduler="synchronous")[0]) == digits
 
 
 def test_a_run_verified_and_described(small: Path, haloflow: Call) -> None:
