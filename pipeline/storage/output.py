@@ -103,8 +103,9 @@ def create(store: str, maps: Sequence[MapArray], record: dict[str, Any]) -> None
             shutil.rmtree(target)
         staged.rename(target)
     except Exception as error:
-        shutil.rmtree(staged, ignore_errors=True)
         raise OutputError(f"output.store: {store} cannot be made: {error}") from error
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)  # an interrupt, too, leaves nothing half made
 
 
 def _fill(staged: Path, maps: Sequence[MapArray], record: dict[str, Any]) -> None:
