@@ -90,7 +90,7 @@ class ImagePlan:
                 chunk = self.source.chunks[axis]
                 total += (-(-read.stop // chunk) - read.start // chunk) * chunk
             covered.append(total)
-        return covered[0] * covered[1] * self.source.chunk_bytes // math.prod(self.source.chunks)
+        return covered[0] * covered[1] * self.source.pixel_bytes
 
     @property
     def bytes_written(self) -> int:
@@ -150,9 +150,9 @@ def block_memory(
 ) -> int:
     """Return the most bytes that one task of a grid holds."""
     read, made = largest_read(stack, [k.place for k in kept], grid, extents)
-    pixel = source.chunk_bytes // math.prod(source.chunks)
-    taken = read * pixel
-    decoding = min(IN_FLIGHT, -(-read // math.prod(source.chunks)) + 3) * 2 * source.chunk_bytes
+    taken = read * source.pixel_bytes
+    chunks = (-(-read // math.prod(source.chunks)) + 3) * len(source.channels)
+    decoding = min(IN_FLIGHT, chunks) * 2 * source.chunk_bytes
     item = _stored_bytes(kept[0].array, 1) // len(kept[0].array.channels)
     given = made * item
     # A chunk on its way to the store exists as itself, as bytes, shuffled, and compressed.

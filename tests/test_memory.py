@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import yaml
 import zarr
 
+import pipeline
 from pipeline.planning import SLACK
 from tests.conftest import ROOT
 
@@ -78,6 +80,24 @@ def test_a_large_tiff_is_ingested_and_run_in_little_memory(tmp_path: Path) -> No
     assert done.returncode == 0, done.stdout + done.stderr
     assert "verified" in done.stdout
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("together", [1, 3], ids=["a chunk a channel", "channels in one chunk"])
+def test_bytes_read_count_every_channel_and_every_chunk_that_a_halo_touches(tmp_path: Path, together: int) -> None:
+    zarr.create_array(str(tmp_path / "i.zarr"), shape=(3, 64, 48), chunks=(together, 16, 16), dtype="uint16")
+    job = pipeline.load(
+        {
+            "input": {"images": str(tmp_path / "i.zarr")},
+            "features": {"edge": {"rows": [[1, 2, 3]] * 3}},
+            "layers": [{"type": "convolution", "features": "edge"}],
+            "output": {"store": str(tmp_path / "o.zarr"), "chunks": 16},
+        }
+    )
+    image = pipeline.plan(job).images[0]
+    image = replace(image, grid=replace(image.grid, step=(16, 16)))
+    # Blocks of 16 read 18: two chunks each but the last; rows 32 + 32 + 32 + 16, columns 32 + 32 + 16.
+    assert image.bytes_read == 112 * 80 * 3 * 2
+    assert image.block_memory > 18 * 18 * 3 * 2
 
 
 def test_the_plan_refuses_what_does_not_fit(small: Path, haloflow: Any) -> None:

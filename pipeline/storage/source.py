@@ -50,6 +50,11 @@ class Source:
     translation: tuple[float, float] = (0.0, 0.0)
     units: tuple[str | None, str | None] = (None, None)
 
+    @property
+    def pixel_bytes(self) -> int:
+        """The bytes of one place (y, x) over all channels, decoded."""
+        return len(self.channels) * np.dtype(self.dtype).itemsize
+
     def read(self, region: Region) -> NDArray[Any]:
         """Return the raw pixels of a region (y, x) of all channels as (c, y, x); raises `InputError` if it cannot."""
         places = {"c": slice(None), "y": _slice(region[0]), "x": _slice(region[1])}
