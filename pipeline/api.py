@@ -15,7 +15,8 @@ from pipeline.execute import cluster as dask_executor
 from pipeline.execute import serial
 from pipeline.execute.task import Done, Failed, Outcome
 from pipeline.job import Job
-from pipeline.planning import Plan, plan_image
+from pipeline.planner import plan_image
+from pipeline.planning import Plan
 from pipeline.storage import output
 from pipeline.storage.images import open_images
 from pipeline.storage.output import MapArray
@@ -176,4 +177,4 @@ def _run(
 
 
 def _index(plan: Plan, failed: Failed) -> tuple[int, ...]:
-    return plan.images[failed.image].grid.index(failed.block)
+    return plan.images[failed.image].grid.index(plan.images[failed.image].blocks[failed.block])

@@ -92,7 +92,7 @@ def _image_dict(image: "ImagePlan") -> dict[str, Any]:
             "receptive_field": [w.span for w in image.stack.window(place)],
         }
         for place, (operation, choice, extents) in enumerate(
-            zip(image.stack.operations, image.choices, image.extents[1:], strict=True)
+            zip(image.stack.operations, image.stack.choices, image.extents[1:], strict=True)
         )
     ]
     return {
@@ -118,9 +118,16 @@ def _image_dict(image: "ImagePlan") -> dict[str, Any]:
             }
             for k in image.kept
         ],
-        "tasks": len(image.grid),
+        "tasks": len(image.blocks),
+        "empty": len(image.grid) - len(image.blocks),
         "task_step": list(image.grid.step),
-        "tile_step": list(image.tile),
+        "groups": [
+            {
+                "layers": [operation.name for operation in image.stack.operations[group.first : group.end]],
+                "tile": list(group.tile),
+            }
+            for group in image.task.groups
+        ],
         "recompute": round(image.recompute, 3),
         "bytes_read": image.bytes_read,
         "bytes_written": image.bytes_written,
@@ -143,6 +150,10 @@ def plan_text(plan: "Plan", most: int = 3) -> str:
         f"float64 reference to {TOLERANCE:g} of a map's scale",
     ]
     return "\n".join(lines)
+
+
+def _span(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{names[0]} … {names[-1]}"
 
 
 def _count(number: int, thing: str) -> str:
@@ -181,8 +192,17 @@ def _image_lines(image: dict[str, Any]) -> list[str]:
         *(f"            {reason}" for reason in reasons),
         f"  halo      {times(image['halo'])} input pixels, stride {times(image['stride'])}",
         *(f"  keep      {line}" for line in kept),
-        f"  tasks     {image['tasks']}, each {times(image['task_step'])} input pixels and halo; tiles of "
-        f"{times(image['tile_step'])}, computing {image['recompute']:.2f} × what the whole image needs",
+        *(
+            [f"  empty     {image['empty']} more blocks see only the fill value: not read, not written"]
+            if image["empty"]
+            else []
+        ),
+        f"  tasks     {image['tasks']}, each {times(image['task_step'])} input pixels and halo, computing "
+        f"{image['recompute']:.2f} × what the whole image needs",
+        *(
+            f"  {'' if n else 'groups':9} {_span(group['layers'])} in tiles of {times(group['tile'])}"
+            for n, group in enumerate(image["groups"])
+        ),
         f"  bytes     {size(image['bytes_read'])} read, {size(image['bytes_written'])} written (before compression)",
         f"  memory    {size(image['peak_memory'])} for a worker",
         f"  time      {duration(image['seconds'])} on one worker, roughly",

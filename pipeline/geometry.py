@@ -78,6 +78,18 @@ def intersect(a: Region, b: Region) -> Region:
     return tuple(i.intersect(j) for i, j in zip(a, b, strict=True))
 
 
+def cells(region: Region, cell: Iterable[int], extents: Iterable[int]) -> Region:
+    """Return the whole cells of a grid from pixel 0 on that a region touches, cut at the map's end.
+
+    >>> cells((Interval(3, 9),), (4,), (10,)), cells((Interval(3, 4),), (4,), (10,))
+    ((Interval(start=0, stop=10),), (Interval(start=0, stop=4),))
+    """
+    return tuple(
+        i if c == 1 else Interval(i.start // c * c, min(-(-i.stop // c) * c, n))
+        for i, c, n in zip(region, cell, extents, strict=True)
+    )
+
+
 def is_empty(region: Region) -> bool:
     """Say whether a region holds no pixel."""
     return any(not len(interval) for interval in region)

@@ -42,10 +42,15 @@ class MapGrid:
 
 @dataclass(frozen=True, slots=True)
 class BlockGrid:
-    """All blocks of a run over one image; a block is named by its index, one number per axis."""
+    """All blocks of a run over one image; a block is named by its index, one number per axis.
+
+    They are walked in bands: the rows of a band of ``band`` columns in reading order, then the next band; 0 makes one
+    band of the whole width. What the rows of a narrow band share fits in memory where that of whole rows does not.
+    """
 
     maps: tuple[MapGrid, ...]
     step: tuple[int, ...]
+    band: int = 0
 
     @property
     def counts(self) -> tuple[int, ...]:
@@ -57,16 +62,34 @@ class BlockGrid:
         return prod(self.counts)
 
     def __iter__(self) -> Iterator[tuple[int, ...]]:
-        """Give the indices in reading order, one at a time."""
+        """Give the indices in the order of the walk, one at a time."""
         return (self.index(number) for number in range(len(self)))
 
     def index(self, number: int) -> tuple[int, ...]:
-        """Return the index of the block at place ``number`` in reading order."""
-        parts = []
-        for count in reversed(self.counts):
-            number, part = divmod(number, count)
+        """Return the index of the block at place ``number`` of the walk.
+
+        >>> [BlockGrid((MapGrid((2, 3), (1, 1), (1, 1)),), (1, 1), band=2).index(n) for n in range(6)]
+        [(0, 0), (0, 1), (1, 0), (1, 1), (0, 2), (1, 2)]
+        """
+        *counts, width = self.counts
+        band = self.band or width
+        nth, number = divmod(number, prod(counts) * band)
+        row, column = divmod(number, min(band, width - nth * band))
+        parts = [nth * band + column]
+        for count in reversed(counts):
+            row, part = divmod(row, count)
             parts.append(part)
         return tuple(reversed(parts))
+
+    def number(self, index: tuple[int, ...]) -> int:
+        """Return the place of a block in the walk: the inverse of `index`."""
+        *counts, width = self.counts
+        band = self.band or width
+        nth, column = divmod(index[-1], band)
+        row = 0
+        for count, part in zip(counts, index, strict=False):
+            row = row * count + part
+        return nth * band * prod(counts) + row * min(band, width - nth * band) + column
 
     def regions(self, index: tuple[int, ...]) -> tuple[Region, ...]:
         """Return the region of each kept map that a block makes; one of them may be empty."""

@@ -15,7 +15,6 @@ from pipeline.errors import FeatureError, InputError, StackError
 from pipeline.execute.lazy import stack_lazily
 from pipeline.features import CropOf, CropSpec, File, make
 from pipeline.geometry import Interval
-from pipeline.kernels import choose
 from pipeline.pixels import Encoding, PixelScale, stored_dtype
 from pipeline.planning import OutputSpec
 from pipeline.stack import Stack, run_whole
@@ -67,14 +66,13 @@ class JobStack:
             raise StackError(f"there is no layer '{layer}'; {nearest(layer, self.names)}")
         pixels = image if image.ndim == 3 else image[None]
         place = self.names.index(layer) if layer else len(self.names) - 1
-        bound = self.layers.bind(tuple(map(str, range(pixels.shape[0]))))
+        bound = self.layers.bind(tuple(map(str, range(pixels.shape[0]))), kernel)
         bound.extents(pixels.shape[1:])
-        backends = [choose(operation, kernel).backend for operation in bound.operations]
         scale = PixelScale(stored_dtype(image.dtype), self.black, self.white)
         if isinstance(pixels, da.Array):
-            return stack_lazily(pixels, bound, backends, scale, place)
+            return stack_lazily(pixels, bound, scale, place)
         native = pixels.astype(scale.dtype, copy=False)
-        return run_whole(bound, scale.to_map(native), place, backends)
+        return run_whole(bound, scale.to_map(native), place)
 
 
 @dataclass(frozen=True)

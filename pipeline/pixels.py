@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from pipeline.compiled.loops import halve, look_up, quantise
 from pipeline.errors import InputError
 
 _TABLE_BITS = 16
@@ -51,11 +52,16 @@ class PixelScale:
         kind = np.dtype(self.dtype)
         if kind.kind == "f" and self.ends == (-1.0, 1.0):
             return _narrow(values, "float32")
-        if kind.kind in "iu" and kind.itemsize * 8 <= _TABLE_BITS:
-            unsigned = np.dtype(f"u{kind.itemsize}")
-            table: NDArray[np.float32] = _table(self)
-            return np.take(table, np.ascontiguousarray(values).view(unsigned))
+        if kind.kind in "iub" and 8 * kind.itemsize <= _TABLE_BITS:
+            made = np.empty(values.shape, np.float32)
+            look_up(_planes(values.view(f"u{kind.itemsize}")), _table(self), _planes(made))
+            return made
         return _narrow(self.exact(values), "float32")
+
+
+def _planes(values: NDArray[Any]) -> NDArray[Any]:
+    """Return a view of three axes, as compiled loops take it."""
+    return values[(None,) * (3 - values.ndim)]
 
 
 def _narrow(values: NDArray[np.generic], dtype: str) -> NDArray[Any]:
@@ -70,7 +76,8 @@ _TABLES: dict[PixelScale, NDArray[np.float32]] = {}
 def _table(scale: PixelScale) -> NDArray[np.float32]:
     if scale not in _TABLES:
         kind = np.dtype(scale.dtype)
-        every = np.arange(2 ** (8 * kind.itemsize), dtype=f"u{kind.itemsize}").view(kind)
+        every = np.arange(2 ** (8 * kind.itemsize), dtype=f"u{kind.itemsize}")
+        every = every.astype(bool) if kind.kind == "b" else every.view(kind)
         _TABLES[scale] = scale.exact(every).astype(np.float32)
     return _TABLES[scale]
 
@@ -115,14 +122,20 @@ class Encoding:
 
     def encode(self, maps: NDArray[np.float32]) -> NDArray[np.generic]:
         """Return the stored numbers."""
-        if not self.is_scaled:
-            return _narrow(maps, self.dtype)
-        hollow = np.isnan(maps)
-        first, last, missing = self._ends
-        at = self.attributes
-        counted = np.rint((maps.astype(np.float64) - at["add_offset"]) / at["scale_factor"])
-        counted[hollow] = missing
-        return np.where(hollow, missing, np.clip(counted, first, last)).astype(self.dtype)
+        stored: NDArray[Any] = np.empty(maps.shape, self.dtype)
+        self.write(maps, stored)
+        return stored
+
+    def write(self, maps: NDArray[np.float32], stored: NDArray[Any]) -> None:
+        """Write the stored numbers of maps to an array of the same shape and of this type."""
+        if self.dtype == "float16":
+            halve(_planes(maps), _planes(stored.view(np.uint16)))
+        elif self.is_scaled:
+            first, last, missing = map(float, self._ends)
+            at = self.attributes
+            quantise(_planes(maps), at["add_offset"], at["scale_factor"], first, last, missing, _planes(stored))
+        else:
+            stored[...] = maps
 
     def decode(self, stored: NDArray[np.generic]) -> NDArray[np.float64]:
         """Return map values in float64."""

@@ -6,32 +6,27 @@ An `ImagePlan` is also what a worker gets: frozen, picklable, with handles to ar
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
-from pipeline.describe import plan_dict, plan_text, size
-from pipeline.errors import PlanError, StackError
-from pipeline.forecast import IN_FLIGHT, PROCESS, Work, choose_tile, largest_read
-from pipeline.geometry import Region, Window
-from pipeline.grid import BlockGrid, MapGrid
-from pipeline.kernels import Choice, choose
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.describe import plan_dict, plan_text
+from pipeline.forecast import IN_FLIGHT, PROCESS, TaskCost, largest_read
+from pipeline.geometry import Region
+from pipeline.grid import BlockGrid
 from pipeline.pixels import Encoding, PixelScale
-from pipeline.stack import BoundStack, Stack
+from pipeline.reading import Reading
+from pipeline.stack import BoundStack
 from pipeline.storage.output import MapArray
 from pipeline.storage.source import Source
-
-TASK_PIXELS = 2**24
-"""Input pixels of one channel that a task grows to at the most, where its write units let it."""
-
-TASK_SECONDS = 1.0
 
 SLACK = 2**24
 """Bytes of a task beside its arrays: sessions, handles, what the allocator keeps."""
 
 STORE_RATE = 3e8
 """Bytes a second through storage and codec, roughly, for the forecast of time."""
-
-MANY = 8
-"""Tasks that an image should be cut into, so that workers have something to share."""
 
 
 @dataclass(frozen=True)
@@ -50,12 +45,21 @@ class ImagePlan:
     scale: PixelScale
     stack: BoundStack
     extents: tuple[tuple[int, ...], ...]
-    choices: tuple[Choice, ...]
     kept: tuple[Kept, ...]
     grid: BlockGrid
-    tile: tuple[int, ...]
-    tile_work: Work
+    task: TaskCost
     store: str
+    cache: int = 0
+    """Bytes of decoded chunks that a worker keeps for later tasks."""
+    background: tuple[NDArray[np.float32], ...] = ()
+    """For each kept map its values where the image is all fill value; empty where nearly all of it is stored."""
+    seeing: tuple[int, ...] | None = None
+    """The blocks that see anything but fill value, where the others need not be written; None for all."""
+
+    @property
+    def blocks(self) -> Sequence[int]:
+        """The numbers of the blocks to make, in the order of the walk."""
+        return range(len(self.grid)) if self.seeing is None else self.seeing
 
     @property
     def places(self) -> tuple[int, ...]:
@@ -69,46 +73,49 @@ class ImagePlan:
     @property
     def block_memory(self) -> int:
         """The most bytes that one task holds, at the worst of reading, computing and writing."""
-        return block_memory(self.source, self.stack, self.kept, self.extents, self.grid, self.tile_work)
+        staged = self.reading.staged() if self.cache else 0
+        return block_memory(self.source, self.stack, self.kept, self.extents, self.grid, self.task.held, staged)
 
     @property
     def peak_memory(self) -> int:
         """The forecast of a worker's peak, in bytes."""
-        return PROCESS + self.block_memory
+        return PROCESS + self.block_memory + self.cache
+
+    @cached_property
+    def reading(self) -> Reading:
+        """What the tasks read, and what of it they share."""
+        return Reading(self.source, self.stack, self.places, self.extents, self.grid)
 
     @property
     def bytes_read(self) -> int:
-        """Decoded bytes of all chunks that all tasks read, those read twice counted twice."""
-        covered = []
-        for axis in (0, 1):
-            total = 0
-            for number in range(self.grid.counts[axis]):
-                regions = [list(m.owned((number,) * 2, self.grid.step)) for m in self.grid.maps]
-                for region, m in zip(regions, self.grid.maps, strict=True):
-                    region[1 - axis] = m.owned((0, 0), self.grid.step)[1 - axis]
-                read = self.stack.walk(self.wanted([tuple(r) for r in regions]), self.extents).read[axis]
-                chunk = self.source.chunks[axis]
-                total += (-(-read.stop // chunk) - read.start // chunk) * chunk
-            covered.append(total)
-        return covered[0] * covered[1] * self.source.pixel_bytes
+        """Decoded bytes of all chunks that one worker reads; those read twice count twice."""
+        return round(self.reading.bytes_read(self.cache) * self._seen)
 
     @property
     def bytes_written(self) -> int:
         """Bytes of all kept maps before compression."""
-        return sum(_stored_bytes(k.array, math.prod(k.array.extents)) for k in self.kept)
+        return round(self._seen * sum(stored_bytes(k.array, math.prod(k.array.extents)) for k in self.kept))
 
     @property
     def seconds(self) -> float:
-        """A rough forecast for one worker: compute from the tile's work, storage at a fixed rate."""
-        tiles = math.prod(max(1.0, e / s) for e, s in zip(self.extents[0], self.tile, strict=True))
-        return tiles * self.tile_work.seconds + (self.bytes_read + self.bytes_written) / STORE_RATE
+        """A rough forecast for one worker: compute from one task's work, storage at a fixed rate."""
+        return self._seen * self._tasks * self.task.seconds + (self.bytes_read + self.bytes_written) / STORE_RATE
 
     @property
     def recompute(self) -> float:
-        """How much more the layers compute because tiles overlap, as a factor."""
+        """How much more the layers compute because tiles and tasks overlap, as a factor."""
         whole = sum(o.work * math.prod(e) for o, e in zip(self.stack.operations, self.extents[1:], strict=True))
-        tile = math.prod(min(s, e) for s, e in zip(self.tile, self.extents[0], strict=True))
-        return max(1.0, self.tile_work.multiplies * math.prod(self.extents[0]) / tile / whole)
+        return max(1.0, self._tasks * self.task.multiplies / whole)
+
+    @property
+    def _seen(self) -> float:
+        """The part of the blocks that see anything but fill value."""
+        return len(self.blocks) / len(self.grid)
+
+    @property
+    def _tasks(self) -> float:
+        """The number of tasks, those at the end counted by what they make."""
+        return math.prod(max(1.0, e / s) for e, s in zip(self.extents[0], self.grid.step, strict=True))
 
 
 @dataclass(frozen=True)
@@ -125,12 +132,17 @@ class Plan:
     @property
     def tasks(self) -> int:
         """The number of tasks of all images."""
-        return sum(len(image.grid) for image in self.images)
+        return sum(len(image.blocks) for image in self.images)
 
     @property
     def peak_memory(self) -> int:
         """The forecast of a worker's peak, in bytes: that of the image that needs the most."""
         return max(image.peak_memory for image in self.images)
+
+    @property
+    def cache(self) -> int:
+        """Bytes of decoded chunks that a worker keeps for later tasks."""
+        return max(image.cache for image in self.images)
 
     def __str__(self) -> str:
         return plan_text(self)
@@ -146,78 +158,29 @@ def block_memory(
     kept: Sequence[Kept],
     extents: Sequence[tuple[int, ...]],
     grid: BlockGrid,
-    tile: Work,
+    computing: int,
+    staged: int = 0,
 ) -> int:
-    """Return the most bytes that one task of a grid holds."""
+    """Return the most bytes that one task of a grid holds.
+
+    ``computing`` of them beside its input and output while it computes, ``staged`` while its region is put together.
+    """
     read, made = largest_read(stack, [k.place for k in kept], grid, extents)
     taken = read * source.pixel_bytes
     chunks = (-(-read // math.prod(source.chunks)) + 3) * len(source.channels)
     decoding = min(IN_FLIGHT, chunks) * 2 * source.chunk_bytes
-    item = _stored_bytes(kept[0].array, 1) // len(kept[0].array.channels)
+    item = stored_bytes(kept[0].array, 1) // len(kept[0].array.channels)
     given = made * item
-    # A chunk on its way to the store exists as itself, as bytes, shuffled, and compressed.
-    encoding = min(IN_FLIGHT * max(math.prod(k.array.chunks) for k in kept) * item, given) * 4
+    # A chunk on its way to the store exists as itself, as bytes, shuffled, and compressed; the last is not gone at once.
+    encoding = min((IN_FLIGHT + 1) * max(math.prod(k.array.chunks) for k in kept) * item, given) * 4
     # What the layers held is not all given back before the maps are written.
-    return SLACK + max(taken + decoding, given + tile.scratch + max(taken, encoding))
+    return SLACK + max(taken + staged + decoding, given + computing + max(taken, encoding))
 
 
-def _stored_bytes(array: MapArray, pixels: int) -> int:
+def stored_bytes(array: MapArray, pixels: int) -> int:
+    """Return the bytes of so many pixels of every channel of a map, before compression."""
     size = {"float32": 4, "float16": 2, "int16": 2, "uint16": 2, "int8": 1, "uint8": 1}[array.encoding.dtype]
     return size * len(array.channels) * pixels
-
-
-def plan_image(
-    source: Source,
-    stack: Stack,
-    scale: PixelScale,
-    output: "OutputSpec",
-    memory: int,
-    kernel: str | None,
-) -> ImagePlan:
-    """Plan one image; raises `StackError` where the stack does not fit it and `PlanError` where the memory does not."""
-    try:
-        bound = stack.bind(source.channels)
-        extents = bound.extents(source.extents)
-    except StackError as error:
-        raise StackError(f"{source.path}: {error}") from None
-    choices = tuple(choose(operation, kernel) for operation in bound.operations)
-    backends = [choice.backend for choice in choices]
-    kept = tuple(_keep(source, stack, bound, extents, name, output) for name in output.layers)
-    places = [k.place for k in kept]
-    grids = tuple(MapGrid(k.array.extents, k.array.chunks, bound.strides(k.place)) for k in kept)
-    base = tuple(
-        max(unit * stride for unit, stride in axis)
-        for axis in (
-            [(g.units[0], g.strides[0]) for g in grids],
-            [(g.units[1], g.strides[1]) for g in grids],
-        )
-    )
-    room = memory - PROCESS
-    tile, tile_work = choose_tile(bound, backends, places, grids, extents, max(room // 3, 2**23))
-    grid = BlockGrid(grids, base)
-    per_pixel = tile_work.seconds / math.prod(min(t, e) for t, e in zip(tile, extents[0], strict=True))
-    while True:
-        step = tuple(2 * s if s < e else s for s, e in zip(grid.step, extents[0], strict=True))
-        wider = BlockGrid(grids, step)
-        area = math.prod(min(s, e) for s, e in zip(step, extents[0], strict=True))
-        if step == grid.step or len(wider) < MANY or area > TASK_PIXELS or area * per_pixel > TASK_SECONDS:
-            break
-        if block_memory(source, bound, kept, extents, wider, tile_work) > room // 2:
-            break
-        grid = wider
-    planned = ImagePlan(source, scale, bound, extents, choices, kept, grid, tile, tile_work, output.store)
-    if memory <= PROCESS:
-        raise PlanError(
-            f"a worker holds {size(PROCESS)} before it has a single pixel, and may have {size(memory)}: give more with "
-            "--memory"
-        )
-    if planned.peak_memory > memory:
-        raise PlanError(
-            f"{source.path}: a worker would need {size(planned.peak_memory)} and may have {size(memory)}; a task makes "
-            f"at least one chunk of {' × '.join(map(str, kept[0].array.chunks))} and reads chunks of "
-            f"{' × '.join(map(str, source.chunks))}: make output.chunks smaller, or give more with --memory"
-        )
-    return planned
 
 
 @dataclass(frozen=True)
@@ -229,37 +192,3 @@ class OutputSpec:
     encoding: Encoding
     chunks: tuple[int, int] | None
     compression: str
-
-
-def _keep(
-    source: Source,
-    stack: Stack,
-    bound: BoundStack,
-    extents: Sequence[tuple[int, ...]],
-    name: str,
-    output: OutputSpec,
-) -> Kept:
-    place = stack.names.index(name)
-    height, width = extents[place + 1]
-    windows = bound.window(place)
-    # A unit of about 2048 input pixels a side serves reading, sharing and viewers alike.
-    chunks = output.chunks or tuple(max(256, min(1024, 2048 // w.stride)) for w in windows)
-    array = MapArray(
-        image=source.name,
-        layer=name,
-        channels=bound.operations[place].maps,
-        extents=(height, width),
-        chunks=(min(chunks[0], height), min(chunks[1], width)),
-        encoding=output.encoding,
-        compression=output.compression,
-        scale=(source.scale[0] * windows[0].stride, source.scale[1] * windows[1].stride),
-        translation=(_centre(source, windows, 0), _centre(source, windows, 1)),
-        units=source.units,
-    )
-    return Kept(place, array)
-
-
-def _centre(source: Source, windows: Sequence[Window], axis: int) -> float:
-    """Return where the centre of the first output pixel lies: the middle of its taps, padding included."""
-    window = windows[axis]
-    return source.translation[axis] + source.scale[axis] * ((window.span - 1) / 2 - window.pad_lo)

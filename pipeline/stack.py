@@ -5,16 +5,17 @@ the run then goes forwards and pads, at every layer, what was clipped. Padding t
 layer's own map and nowhere else. This one function makes the whole image, a Zarr task, a tile and a lazy Dask block.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.compiled.loops import survey
 from pipeline.errors import StackError
-from pipeline.geometry import Interval, Pull, Region, Window, compose, hull, is_empty, whole
-from pipeline.kernels import choose, kernel_for
+from pipeline.geometry import Interval, Pull, Region, Window, cells, compose, hull, is_empty, whole
+from pipeline.kernels import BACKENDS, Choice, choose, kernel_for
 from pipeline.layers import Layer
 from pipeline.operation import Block, Operation
 
@@ -23,9 +24,19 @@ EMPTY: Region = (Interval(0, 0), Interval(0, 0))
 
 @dataclass(frozen=True)
 class Walk:
-    """For each operation the region of its own map to make, and before them the region of the input to read."""
+    """For each operation the region of its own map to make, and before them the region of the input to read.
+
+    ``pulls`` says for each operation what it needs of the map before it; empty where it makes nothing.
+    """
 
     needed: tuple[Region, ...]
+    pulls: tuple[tuple[Pull, ...], ...]
+
+    @property
+    def edges(self) -> tuple[bool, bool]:
+        """Whether, for y and for x, an edge of any layer's map is met, so that something is padded there."""
+        met = [pull for pull in self.pulls if pull]
+        return any(pull[0].is_padded for pull in met), any(pull[1].is_padded for pull in met)
 
     @property
     def read(self) -> Region:
@@ -35,9 +46,26 @@ class Walk:
 
 @dataclass(frozen=True)
 class BoundStack:
-    """A stack that knows the maps it gets: one operation per layer."""
+    """A stack that knows the maps it gets: one operation per layer, and the kernel chosen for each."""
 
     operations: tuple[Operation, ...]
+    choices: tuple[Choice, ...]
+
+    def part(self, first: int, end: int) -> "BoundStack":
+        """Return the stack of the layers ``first`` … ``end - 1``."""
+        return BoundStack(self.operations[first:end], self.choices[first:end])
+
+    def steps(self, kept: Iterable[int]) -> Iterator[range]:
+        """Give the layers that one kernel makes in one pass, pass by pass; what is kept ends a pass."""
+        kept, start, count = frozenset(kept), 0, len(self.operations)
+        while start < count:
+            name = self.choices[start].backend
+            stop = start + 1
+            while stop < count and self.choices[stop].backend == name and stop - 1 not in kept:
+                stop += 1
+            stop = start + BACKENDS[name].fuse(self.operations[start:stop])
+            yield range(start, stop)
+            start = stop
 
     def extents(self, shape: Sequence[int]) -> tuple[tuple[int, ...], ...]:
         """Return the (y, x) extents of the input and of each layer's map.
@@ -77,43 +105,42 @@ class BoundStack:
     def walk(self, wanted: Mapping[int, Region], extents: Sequence[tuple[int, ...]]) -> Walk:
         """Return the regions needed to make the ``wanted`` ones, given by the layer's place from 0."""
         needed = [EMPTY] * (len(self.operations) + 1)
+        pulls: list[tuple[Pull, ...]] = [()] * len(self.operations)
         for place in reversed(range(len(self.operations))):
-            made = needed[place + 1] = hull(needed[place + 1], wanted.get(place, EMPTY))
+            made = hull(needed[place + 1], wanted.get(place, EMPTY))
             if not is_empty(made):
-                needed[place] = tuple(pull.read for pull in self.pulls(place, made, extents))
-        return Walk(tuple(needed))
+                cell = BACKENDS[self.choices[place].backend].cell(self.operations[place])
+                made = cells(made, cell, extents[place + 1])
+                pulls[place] = self.pulls(place, made, extents)
+                needed[place] = tuple(pull.read for pull in pulls[place])
+            needed[place + 1] = made
+        return Walk(tuple(needed), tuple(pulls))
 
     def run(
-        self,
-        block: Block,
-        walk: Walk,
-        wanted: Mapping[int, Region],
-        extents: Sequence[tuple[int, ...]],
-        kernels: Sequence[Callable[[Block], Block]],
+        self, block: Block, walk: Walk, wanted: Mapping[int, Region], extents: Sequence[tuple[int, ...]]
     ) -> dict[int, Block]:
-        """Return the wanted regions of maps, from a block of map values that is the walk's region of the input."""
+        """Return the wanted regions of maps, from a block of map values that is the walk's region of the input.
+
+        Layers that one kernel can make in one pass are made so, unless one of them meets the edge of its map, where it
+        must be padded: then one after another, with the same bits.
+        """
         made: dict[int, Block] = {}
         with np.errstate(all="ignore"):  # NaN and ±inf are values like others here
-            for place, (operation, kernel) in enumerate(zip(self.operations, kernels, strict=True)):
-                have, make = walk.needed[place : place + 2]
-                if is_empty(make):
+            for step in self.steps(wanted):
+                if is_empty(walk.needed[step[0] + 1]):
                     break
-                pulls = self.pulls(place, make, extents)
-                block = kernel(_padded(block, have, pulls, operation))
-                if operation.average:
-                    block = block / _real_taps(operation, make, extents[place]).astype(block.dtype)
-                if not is_empty(region := wanted.get(place, EMPTY)):
-                    kept = block[:, region[0].within(make[0]), region[1].within(make[1])]
-                    made[place] = _one_nan(kept)
+                at_edge = any(pull.is_padded for place in step[1:] for pull in walk.pulls[place])
+                for places in ([range(place, place + 1) for place in step]) if at_edge else [step]:
+                    first, last = places[0], places[-1]
+                    kernel = kernel_for(self.operations[first : last + 1], self.choices[first].backend)
+                    block = kernel(_padded(block, walk.needed[first], walk.pulls[first], self.operations[first]))
+                    if self.operations[last].average:
+                        taps = _real_taps(self.operations[last], walk.needed[last + 1], extents[last])
+                        block /= taps.astype(block.dtype)
+                if not is_empty(region := wanted.get(step[-1], EMPTY)):
+                    make = walk.needed[step[-1] + 1]
+                    made[step[-1]] = block[:, region[0].within(make[0]), region[1].within(make[1])]
         return made
-
-
-def _one_nan(maps: Block) -> Block:
-    """Give every NaN the same bits: which sign and payload survive depends on a vector loop's lanes."""
-    hollow = np.isnan(maps)
-    if hollow.any():
-        maps[hollow] = np.nan
-    return maps
 
 
 def _padded(block: Block, have: Region, pulls: tuple[Pull, ...], operation: Operation) -> Block:
@@ -149,13 +176,16 @@ class Stack:
         """Each layer's name: its own, or its type, the second one ``pool_2`` and so on."""
         return layer_names(self.layers)
 
-    def bind(self, maps: tuple[str, ...]) -> BoundStack:
-        """Return the stack for an image of the named channels; raises `StackError` where they do not fit."""
+    def bind(self, maps: tuple[str, ...], kernel: str | None = None) -> BoundStack:
+        """Return the stack for an image of the named channels, with the kernel named or the best for each layer.
+
+        Raises `StackError` where they do not fit, and `PlanError` for an unknown kernel.
+        """
         operations: list[Operation] = []
         for name, layer in zip(self.names, self.layers, strict=True):
             operations.append(layer.bind(name, maps, self.features))
             maps = operations[-1].maps
-        return BoundStack(tuple(operations))
+        return BoundStack(tuple(operations), tuple(choose(operation, kernel) for operation in operations))
 
 
 def layer_names(layers: Sequence[Layer]) -> tuple[str, ...]:
@@ -174,15 +204,17 @@ def layer_names(layers: Sequence[Layer]) -> tuple[str, ...]:
     return tuple(names)
 
 
-def run_whole(
-    stack: BoundStack, maps: NDArray[np.float32], place: int, kernels: Sequence[str] | None = None
-) -> NDArray[np.float32]:
+def run_whole(stack: BoundStack, maps: NDArray[np.float32], place: int) -> NDArray[np.float32]:
     """Return the whole map of layer ``place`` (from 0) for a whole image of map values."""
     extents = stack.extents(maps.shape[1:])
-    names = kernels or [choose(operation).backend for operation in stack.operations]
     wanted = {place: whole(extents[place + 1])}
     walk = stack.walk(wanted, extents)
-    chosen = [kernel_for(operation, name) for operation, name in zip(stack.operations, names, strict=True)]
     rows, columns = (i.within(Interval(0, 0)) for i in walk.read)
-    made = stack.run(maps[:, rows, columns], walk, wanted, extents, chosen)
-    return made[place].astype(np.float32, copy=False)
+    return finished(stack.run(maps[:, rows, columns], walk, wanted, extents)[place])
+
+
+def finished(maps: Block) -> NDArray[np.float32]:
+    """Return maps as they leave a stack: float32, and every NaN of the same bits."""
+    done = maps.astype(np.float32, copy=False)
+    survey(done)
+    return done

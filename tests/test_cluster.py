@@ -1,21 +1,25 @@
 """Executors: one test suite for all of them, on the real photograph where it counts."""
 
 import json
+import os
 import subprocess
 import sys
 import time
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
+import dask
 import dask.array as da
 import numpy as np
 import pytest
 import zarr
-from distributed import Client, LocalCluster
+from distributed import Client, LocalCluster, WorkerPlugin
 
 import pipeline
 from pipeline.errors import ClusterError, InputError
 from pipeline.execute import cluster
+from pipeline.execute.task import Done, Failed
 from tests.conftest import ROOT
 
 
@@ -75,7 +79,8 @@ def test_the_address_of_a_scheduler(small: Path) -> None:
         assert report.complete
         with Client(made) as client:
             # The plan was given back with the run.
-            assert not client.run(lambda: len(cluster._PLANS)).popitem()[1]
+            held = client.run(lambda dask_worker: [n for n in dask_worker.plugins if n.startswith("haloflow")])
+            assert held.popitem()[1] == []
 
 
 def test_a_scheduler_without_workers_or_lost_ends_the_run(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,9 +128,15 @@ def test_the_death_of_the_scheduler_ends_the_run(small: Path) -> None:
             process.wait()
 
 
+def cut(plan: pipeline.Plan, step: int) -> pipeline.Plan:
+    """Return the plan in blocks of ``step`` input pixels."""
+    (one,) = plan.images
+    return replace(plan, images=(replace(one, grid=replace(one.grid, step=(step, step))),))
+
+
 def test_futures_are_bounded_and_a_failure_is_one_task(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     job = pipeline.load("config.yaml", ["output.chunks=1"])
-    plan = pipeline.plan(job)
+    plan = cut(pipeline.plan(job), 8)
     (small / "image.zarr/c/0/2/2").write_bytes(b"not a chunk")
     most = 0
     submit = Client.submit
@@ -138,9 +149,46 @@ def test_futures_are_bounded_and_a_failure_is_one_task(small: Path, monkeypatch:
     monkeypatch.setattr(Client, "submit", counted)
     report = pipeline.run(plan, "threads", workers=2)
     assert plan.tasks > 8
-    assert most <= 2 * cluster.AHEAD + 1
+    assert most <= 2 * 2 * cluster.AHEAD + 1  # on their way, and to be fetched
     assert 0 < len(report.failures) < plan.tasks
     assert report.done == plan.tasks - len(report.failures)
+
+
+class _Dying(WorkerPlugin):
+    """Tasks do nothing, and the process that runs one of them dies there: the first time, or each time."""
+
+    def __init__(self, block: int, marker: Path | None) -> None:
+        self.block = block
+        self.marker = marker
+
+    def setup(self, worker: object) -> None:
+        del worker
+
+        def attempt(plan: object, image: int, block: int, cache: object) -> Done:
+            if block == self.block and not (self.marker and self.marker.exists()):
+                if self.marker:
+                    self.marker.touch()
+                os._exit(1)
+            return Done(image, block, 1e-4, 1, 1, ((0.0, 1.0),))
+
+        cluster.attempt = attempt
+
+
+@pytest.mark.parametrize("always", [False, True], ids=["once", "always"])
+def test_the_death_of_a_worker_costs_no_task_but_the_one_that_kills(small: Path, always: bool) -> None:
+    plan = pipeline.plan(pipeline.load("config.yaml", ["output.chunks=1"]))
+    plan = cut(plan, 2)
+    assert plan.tasks > 200
+    with (
+        dask.config.set({"distributed.scheduler.allowed-failures": 1}),
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0", silence_logs=50) as made,
+        Client(made) as client,
+    ):
+        client.register_plugin(_Dying(77, None if always else small / "died"), name="dying")
+        outcomes = list(cluster.run(plan, client))
+    assert sorted(o.block for o in outcomes) == list(range(plan.tasks))
+    failed = [o.block for o in outcomes if isinstance(o, Failed)]
+    assert failed == ([77] if always else [])
 
 
 def test_a_lazy_stack_reads_nothing_until_asked_and_keeps_the_graph_small(small: Path) -> None:

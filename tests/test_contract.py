@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 
 from pipeline.geometry import Interval, whole
-from pipeline.kernels import choose, kernel_for
 from pipeline.layers import LAYERS
-from pipeline.stack import Stack
+from pipeline.stack import Stack, finished
 from tests.examples import EXAMPLES, FEATURES
 
 
@@ -24,9 +23,8 @@ def test_every_registered_layer_has_an_example():
 @pytest.mark.parametrize("params", [{"type": kind, **p} for kind in LAYERS for p in EXAMPLES.get(kind, [])], ids=str)
 def test_contract_a_pixel_depends_on_its_declared_window_to_the_corners_and_on_no_more(params, backend):
     layer = LAYERS[params["type"]](**params)
-    bound = Stack((layer,), FEATURES).bind(("m0", "m1"))
+    bound = Stack((layer,), FEATURES).bind(("m0", "m1"), backend)
     (operation,) = bound.operations
-    kernels = [kernel_for(operation, backend or choose(operation).backend)]
     for shape in ((11, 9), (8, 14), (12, 12)):
         image = np.random.default_rng(3).standard_normal((2, *shape), np.float32)
         extents = bound.extents(shape)
@@ -36,7 +34,7 @@ def test_contract_a_pixel_depends_on_its_declared_window_to_the_corners_and_on_n
             walk = bound.walk({0: region}, extents)
             rows, columns = walk.read
             part = pixels[:, rows.start : rows.stop, columns.start : columns.stop]
-            return bound.run(part, walk, {0: region}, extents, kernels)[0]
+            return finished(bound.run(part, walk, {0: region}, extents)[0])
 
         plain = make(image)
         for y, x in product(*(sorted({0, n // 2, n - 1}) for n in extents[1])):

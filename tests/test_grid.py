@@ -17,7 +17,7 @@ def grids(axes):
         return st.tuples(*[st.integers(low, high)] * axes)
 
     one = st.builds(MapGrid, per_axis(1, 30), per_axis(1, 9), per_axis(1, 5))
-    return st.builds(BlockGrid, st.lists(one, min_size=1, max_size=3).map(tuple), per_axis(1, 40))
+    return st.builds(BlockGrid, st.lists(one, min_size=1, max_size=3).map(tuple), per_axis(1, 40), st.integers(0, 9))
 
 
 GRIDS = st.sampled_from([1, 2]).flatmap(grids)
@@ -53,9 +53,12 @@ def test_block_of_names_the_block_that_owns_a_pixel(grid):
 @given(GRIDS)
 def test_counted_and_enumerated_blocks_agree(grid):
     listed = list(grid)
-    assert listed == list(np.ndindex(*grid.counts))  # reading order
+    band = grid.band or grid.counts[-1]
+    by_band = sorted(np.ndindex(*grid.counts), key=lambda index: index[-1] // band)
+    assert listed == by_band  # each band in reading order
     assert len(listed) == len(grid) == prod(grid.counts)
     assert [grid.index(number) for number in range(len(grid))] == listed
+    assert [grid.number(index) for index in listed] == list(range(len(grid)))
     for axis, count in enumerate(grid.counts):  # no row of blocks at the end owns nothing
         last = [grid.regions(i) for i in listed if i[axis] == count - 1]
         assert any(len(region[axis]) for regions in last for region in regions)
@@ -109,3 +112,4 @@ def test_a_vast_grid_is_counted_without_listing_it(extent):
     assert grid.counts == (-(-extent // 4096),)
     last = grid.counts[0] - 1
     assert grid.regions(grid.index(last))[0][0] == Interval(last * 4096, extent)
+    assert grid.number((last,)) == last

@@ -31,14 +31,14 @@ FEATURES = {
 }
 
 
-def bind(params, maps=2):
+def bind(params, maps=2, backend=None):
     stack = Stack(tuple(LAYERS[p["type"]](**p) for p in params), FEATURES)
-    return stack.bind(tuple(f"m{i}" for i in range(maps)))
+    return stack.bind(tuple(f"m{i}" for i in range(maps)), backend)
 
 
 def run(params, image, backend=None):
     params = params if isinstance(params, list) else [params]
-    return run_whole(bind(params, len(image)), image, len(params) - 1, backend and [backend] * len(params))
+    return run_whole(bind(params, len(image), backend), image, len(params) - 1)
 
 
 def picture(*shape, seed=3):
@@ -124,7 +124,7 @@ def test_the_mean_match_of_a_patch_with_itself_is_exactly_one(size, backend):
     sign = np.sign(kernel(*size)).astype(np.float32)
     stack = Stack((LAYERS["convolution"](type="convolution", features="s"),), {"s": sign.astype(float)})
     for image, expected in ((sign, 1), (-sign, -1)):
-        made = run_whole(stack.bind(("m",)), image[None], 0, backend and [backend])
+        made = run_whole(stack.bind(("m",), backend), image[None], 0)
         assert made.tolist() == [[[expected]]]
 
 

@@ -84,7 +84,8 @@ def test_a_large_tiff_is_ingested_and_run_in_little_memory(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("together", [1, 3], ids=["a chunk a channel", "channels in one chunk"])
 def test_bytes_read_count_every_channel_and_every_chunk_that_a_halo_touches(tmp_path: Path, together: int) -> None:
-    zarr.create_array(str(tmp_path / "i.zarr"), shape=(3, 64, 48), chunks=(together, 16, 16), dtype="uint16")
+    stored = zarr.create_array(str(tmp_path / "i.zarr"), shape=(3, 64, 48), chunks=(together, 16, 16), dtype="uint16")
+    stored[:] = 1
     job = pipeline.load(
         {
             "input": {"images": str(tmp_path / "i.zarr")},
@@ -94,9 +95,12 @@ def test_bytes_read_count_every_channel_and_every_chunk_that_a_halo_touches(tmp_
         }
     )
     image = pipeline.plan(job).images[0]
-    image = replace(image, grid=replace(image.grid, step=(16, 16)))
+    image = replace(image, grid=replace(image.grid, step=(16, 16)), cache=0)
     # Blocks of 16 read 18: two chunks each but the last; rows 32 + 32 + 32 + 16, columns 32 + 32 + 16.
     assert image.bytes_read == 112 * 80 * 3 * 2
+    # Where a worker keeps what blocks share, each chunk counts once.
+    assert replace(image, cache=2**20).bytes_read == 64 * 48 * 3 * 2
+    assert replace(image, cache=2**20).peak_memory >= image.peak_memory + 2**20
     assert image.block_memory > 18 * 18 * 3 * 2
 
 

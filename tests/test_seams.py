@@ -4,6 +4,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,9 @@ import pipeline
 from pipeline.errors import StackError
 from pipeline.execute import serial
 from pipeline.execute.task import Done
+from pipeline.forecast import Group, Work
 from pipeline.grid import BlockGrid
+from pipeline.kernels import BACKENDS
 from pipeline.layers import LAYERS
 from pipeline.storage import output
 from tests import oracle
@@ -93,6 +96,14 @@ def partitions(draw: st.DrawFn, extent: int) -> tuple[int, ...]:
     return tuple(int(n) for n in np.diff([0, *cuts, extent]))
 
 
+@st.composite
+def groupings(draw: st.DrawFn, layers: int, work: Work) -> tuple[Group, ...]:
+    """Cut the layers into groups anywhere, each with tiles of its own."""
+    cuts = [0, *(n for n in range(1, layers) if draw(st.booleans())), layers]
+    tiles = st.tuples(st.integers(5, 90), st.integers(5, 90))
+    return tuple(Group(first, end, draw(tiles), work) for first, end in pairwise(cuts))
+
+
 def regular(draw: st.DrawFn, extents: tuple[int, ...]) -> list[int]:
     """Draw chunk edges: one pixel, primes, larger than the image; not so many chunks that the file system is tested."""
     chunks = [draw(st.one_of(st.integers(1, 13), st.integers(1, n + 9))) for n in extents]
@@ -144,9 +155,9 @@ def bits(maps: np.ndarray) -> np.ndarray:
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
 )
-@given(made=jobs(), data=st.data(), kernel=st.sampled_from(["onnxruntime", "numpy"]))
+@given(made=jobs(), data=st.data(), kernel=st.sampled_from([None, *BACKENDS]))
 def test_zarr_dask_and_whole_image_agree_to_the_bit(
-    folder: Path, made: tuple[dict[str, Any], np.ndarray, list[int]], data: st.DataObject, kernel: str
+    folder: Path, made: tuple[dict[str, Any], np.ndarray, list[int]], data: st.DataObject, kernel: str | None
 ) -> None:
     config, image, chunks = made
     here = Path(tempfile.mkdtemp(dir=folder))
@@ -160,26 +171,30 @@ def test_zarr_dask_and_whole_image_agree_to_the_bit(
     except StackError:
         assume(False)
     config["output"]["chunks"] = regular(data.draw, whole.shape[1:])
+    config["output"]["layers"] = [n for n in job.stack.names[:-1] if data.draw(st.booleans(), "kept")] + [
+        job.stack.names[-1]
+    ]
     job = pipeline.load(config)
 
-    # The planner would make one task of most of these images: cut them at random too.
+    # The planner would make one task, and one group of layers, of most of these: cut them at random too.
     plan = pipeline.plan(job, kernel=kernel)
     planned = plan.images[0]
-    base = planned.grid.maps[0].units
-    strides = planned.grid.maps[0].strides
+    base, strides = planned.grid.maps[-1].units, planned.grid.maps[-1].strides
     times = data.draw(st.tuples(st.integers(1, 3), st.integers(1, 3)), "task units")
     step = tuple(u * s * t for u, s, t in zip(base, strides, times, strict=True))
-    tile = data.draw(st.tuples(st.integers(5, 90), st.integers(5, 90)), "tile")
     if data.draw(st.booleans(), "cut"):
-        planned = replace(planned, grid=BlockGrid(planned.grid.maps, step), tile=tile)
+        groups = data.draw(groupings(len(config["layers"]), planned.task.groups[0].work), "groups")
+        planned = replace(planned, grid=BlockGrid(planned.grid.maps, step), task=replace(planned.task, groups=groups))
     plan = replace(plan, images=(planned,))
     output.create(target, [kept.array for kept in planned.kept], {})
     for outcome in serial.run(plan):
         assert isinstance(outcome, Done), outcome
-    run = zarr.open_array(f"{target}/image/{planned.kept[0].array.layer}/0")[:]
-    assert run.dtype == whole.dtype == np.float32
-    assert run.shape == whole.shape
-    assert np.array_equal(bits(run), bits(whole))
+    for kept in planned.kept:
+        run = zarr.open_array(f"{target}/image/{kept.array.layer}/0")[:]
+        expected = whole if kept is planned.kept[-1] else job.stack(image, layer=kept.array.layer, kernel=kernel)
+        assert run.dtype == expected.dtype == np.float32
+        assert run.shape == expected.shape
+        assert np.array_equal(bits(run), bits(expected)), kept.array.layer
 
     split = (tuple([1] * len(image)), *(data.draw(partitions(n)) for n in image.shape[1:]))
     lazy = job.stack(da.from_array(image, chunks=split), kernel=kernel)

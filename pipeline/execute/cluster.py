@@ -1,7 +1,7 @@
-"""The Dask executor: tasks go to ``distributed`` through a bounded window of futures, on any scheduler.
+"""The Dask executor: batches of tasks go to ``distributed`` through a bounded window of futures, on any scheduler.
 
-The plan reaches each worker once, by a plugin, which the scheduler also gives to workers that come later; a task is
-three small numbers. So memory on client and scheduler does not grow with the image.
+The plan reaches each worker once, by a plugin, which the scheduler also gives to workers that come later; a batch is
+two numbers. So memory on client and scheduler does not grow with the image.
 """
 
 import logging
@@ -10,50 +10,68 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from itertools import islice
+from itertools import count
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from distributed import Client, LocalCluster, WorkerPlugin
+import zarr
+from distributed import Client, LocalCluster, WorkerPlugin, get_worker
 
 from pipeline.errors import ClusterError, RunError
-from pipeline.execute.serial import explain
-from pipeline.execute.task import Done, Failed, Outcome, run_task
+from pipeline.execute.memory import keep_freed_memory
+from pipeline.execute.ranges import Blocks, Ranges
+from pipeline.execute.serial import CODECS, attempt, explain
+from pipeline.execute.task import Done, Failed, Outcome
+from pipeline.geometry import Interval
 from pipeline.planning import ImagePlan, Plan
+from pipeline.storage.cache import ChunkCache
 
 AHEAD = 2
 """Futures per worker thread: one that runs and one that waits."""
 
-RETRIES = 2
-"""Times a task that raises is run again, so that a passing fault of storage is no failure."""
+BATCH = 0.1
+"""Seconds of work that a future should carry: short tasks go together, a future costs about 2 ms."""
+
+LAG = 0.2
+"""Seconds that outcomes may wait on their worker, to be fetched several together: a fetch costs as much as a future."""
+
+PATIENCE = 5
+"""Seconds that a fetch of outcomes may take."""
+
+LOOK = 1.0
+"""Seconds between two looks at which workers there are."""
 
 WAIT = 30
 """Seconds without any worker, or without a scheduler, after which a run ends."""
 
 AGAIN = "what was written is not complete: start again with --overwrite"
 
-_PLANS: dict[str, tuple[ImagePlan, ...]] = {}
-
 
 class _Hold(WorkerPlugin):  # type: ignore[misc]  # distributed carries no types
-    """Keeps a plan on a worker as long as the run lasts."""
+    """Keeps a plan on a worker as long as the run lasts, and what its tasks share: a cache and zarr's settings."""
 
-    def __init__(self, run: str, images: tuple[ImagePlan, ...]) -> None:
+    def __init__(self, run: str, images: tuple[ImagePlan, ...], cache: int) -> None:
         self.name = f"haloflow-{run}"
-        self.run = run
         self.images = images
+        self.limit = cache
 
     def setup(self, worker: Any) -> None:
-        del worker
-        _PLANS[self.run] = self.images
+        if worker.nanny:  # a process of its own, not a thread of the user's
+            keep_freed_memory()
+        self.blocks = Blocks([len(image.blocks) for image in self.images])
+        self.cache = ChunkCache(self.limit)
+        self.settings = zarr.config.set(CODECS)
 
     def teardown(self, worker: Any) -> None:
         del worker
-        _PLANS.pop(self.run, None)
+        self.settings.__exit__(None, None, None)  # a worker may serve others, or be a thread of the user's process
 
 
-def _work(run: str, image: int, block: int) -> Done:
-    return run_task(_PLANS[run][image], image, block)
+def _work(name: str, start: int, stop: int) -> list[Outcome]:
+    """Run the blocks of a batch, one after another; a block that fails leaves the others as they are."""
+    held = get_worker().plugins[name]
+    places = [held.blocks.place(number) for number in range(start, stop)]
+    return [attempt(held.images[image], image, block, held.cache) for image, block in places]
 
 
 @contextmanager
@@ -101,11 +119,10 @@ def connect(cluster: str, workers: int | None, memory: int) -> Iterator[Client]:
 def run(plan: Plan, client: Client) -> Iterator[Outcome]:
     """Run every task of a plan on a cluster, a few futures a worker at a time; gives outcomes as they come."""
     run_id = uuid.uuid4().hex
-    plugin = _Hold(run_id, plan.images)
-    tasks = ((number, block) for number, image in enumerate(plan.images) for block in range(len(image.grid)))
+    plugin = _Hold(run_id, plan.images, plan.cache)
     try:
         client.register_plugin(plugin)
-        yield from _drive(client, run_id, tasks)
+        yield from _Drive(client, plugin.name, plan).outcomes()
     except OSError as error:  # distributed's own errors of a lost connection are of this kind
         raise RunError(f"the connection to the scheduler was lost ({explain(error)}); {AGAIN}") from None
     finally:
@@ -115,43 +132,123 @@ def run(plan: Plan, client: Client) -> Iterator[Outcome]:
                 client.unregister_worker_plugin(plugin.name)
 
 
-def _drive(client: Client, run_id: str, tasks: Iterator[tuple[int, int]]) -> Iterator[Outcome]:
-    places: dict[Any, tuple[int, int]] = {}
-    ended: SimpleQueue[Any] = SimpleQueue()
+class _Drive:
+    """Keeps every worker supplied from its own range, and gives outcomes as they come."""
 
-    def submit(count: int) -> None:
-        for image, block in islice(tasks, count):
-            key = f"haloflow-{run_id}-{image}-{block}"
-            future = client.submit(_work, run_id, image, block, key=key, pure=False, retries=RETRIES)
-            places[future] = (image, block)
-            future.add_done_callback(ended.put)
+    def __init__(self, client: Client, name: str, plan: Plan) -> None:
+        self.client = client
+        self.name = name
+        self.blocks = Blocks([len(image.blocks) for image in plan.images])
+        self.ranges = Ranges(len(self.blocks))
+        # Seconds a task, from the forecast until there is something to learn from.
+        self.pace = max(1e-3, plan.images[0].seconds / max(1, len(plan.images[0].blocks)))
+        self.threads: dict[str, int] = {}
+        self.flying: dict[Any, tuple[str, Interval]] = {}
+        self.waiting: dict[str, int] = {}
+        self.landed: dict[Any, tuple[str, Interval]] = {}
+        self.sent = count()
+        self.ended: SimpleQueue[Any] = SimpleQueue()
+        self.looked = self.staffed = time.monotonic()
 
-    submit(AHEAD * max(1, sum(client.nthreads().values())))
-    while places:
-        future = _next(client, ended)
-        image, block = places.pop(future)
-        outcome: Outcome
-        if future.status == "finished":
-            outcome = future.result()
-        elif future.status == "error":
-            outcome = Failed(image, block, explain(future.exception()))
-        else:
-            raise RunError(f"the scheduler was lost or restarted; {AGAIN}")
-        del future
-        submit(1)
-        yield outcome
+    def outcomes(self) -> Iterator[Outcome]:
+        """Run everything there is to run; raises `RunError` where nobody is left who could."""
+        self._look()
+        told = time.monotonic()
+        while self.flying or self.landed or len(self.ranges):
+            for future in self._wait(LAG if self.landed else LOOK):
+                if future in self.flying:  # else it was given up
+                    self.landed[future] = worker, _ = self.flying.pop(future)
+                    self.waiting[worker] -= 1
+                    self._supply(worker)
+            full = len(self.landed) >= AHEAD * sum(self.threads.values())
+            if full or time.monotonic() - told >= LAG or not self.flying:
+                told = time.monotonic()
+                yield from self._fetch()
 
+    def _fetch(self) -> list[Outcome]:
+        """Return what the futures tell that have ended, and give them back."""
+        outcomes: list[Outcome] = []
+        finished = []
+        for future, (worker, batch) in list(self.landed.items()):
+            if future.status == "finished":
+                finished.append(future)
+                continue
+            if future.status == "cancelled":
+                raise RunError(f"the scheduler was lost or restarted; {AGAIN}")
+            if future.status == "error":
+                outcomes += self._blame(future, batch)
+            elif worker:  # what it tells went with its worker
+                self._submit(batch)
+            else:
+                continue  # the same, and it is run again
+            del self.landed[future]
 
-def _next(client: Client, ended: "SimpleQueue[Any]") -> Any:
-    """Wait for a future to end; raises `RunError` where there is nobody left who could end it."""
-    alone = time.monotonic()
-    while True:
-        try:
-            return ended.get(timeout=1.0)
-        except Empty:
-            if client.status not in ("running", "connecting"):
-                raise RunError(f"the scheduler was lost; {AGAIN}") from None
-            if client.status == "running" and client.nthreads():
-                alone = time.monotonic()
-            elif time.monotonic() - alone > WAIT:
-                raise RunError(f"there has been no worker for {WAIT} s; {AGAIN}") from None
+        async def gather() -> list[list[Outcome]]:
+            told: list[list[Outcome]] = await self.client.gather(finished, asynchronous=True)
+            return told
+
+        with suppress(TimeoutError):  # a worker is lost at this moment: try again when that is known
+            for told in self.client.sync(gather, callback_timeout=PATIENCE) if finished else ():
+                outcomes += told
+            for future in finished:
+                del self.landed[future]
+        seconds = [outcome.seconds for outcome in outcomes if isinstance(outcome, Done)]
+        if seconds:
+            self.pace += (sum(seconds) / len(seconds) - self.pace) / 2
+        return outcomes
+
+    def _supply(self, worker: str) -> None:
+        while self.waiting.get(worker, 0) < AHEAD * self.threads.get(worker, 0):
+            batch = self.ranges.take(worker, BATCH / max(self.pace, 1e-9))
+            if not len(batch):
+                return
+            self._submit(batch, worker)
+
+    def _submit(self, batch: Interval, worker: str = "") -> None:
+        """Send a batch off, to a worker or to whichever."""
+        where = {"workers": [worker], "allow_other_workers": True} if worker else {}
+        key = f"{self.name}-{batch.start}-{batch.stop}-{next(self.sent)}"
+        future = self.client.submit(_work, self.name, batch.start, batch.stop, key=key, pure=False, **where)
+        self.flying[future] = (worker, batch)
+        self.waiting[worker] = self.waiting.get(worker, 0) + 1
+        future.add_done_callback(self.ended.put)
+
+    def _blame(self, future: Any, batch: Interval) -> list[Outcome]:
+        """Handle a batch that took its workers with it: each of its blocks is tried alone, so that one is to blame."""
+        if len(batch) == 1:
+            return [Failed(*self.blocks.place(batch.start), explain(future.exception()))]
+        for number in range(batch.start, batch.stop):
+            self._submit(Interval(number, number + 1))
+        return []
+
+    def _wait(self, timeout: float) -> list[Any]:
+        """Return the futures that have ended, after a while none."""
+        futures = []
+        with suppress(Empty):
+            futures.append(self.ended.get(timeout=timeout))
+            while True:
+                futures.append(self.ended.get_nowait())
+        if time.monotonic() - self.looked >= LOOK:
+            self._look()
+        return futures
+
+    def _look(self) -> None:
+        """See which workers there are, and supply those that came."""
+        self.looked = time.monotonic()
+        if self.client.status not in ("running", "connecting"):
+            raise RunError(f"the scheduler was lost; {AGAIN}")
+        self.threads = dict(self.client.nthreads()) if self.client.status == "running" else {}
+        if self.threads:
+            self.staffed = self.looked
+            self.ranges.join(self.threads)
+        elif self.looked - self.staffed > WAIT:
+            raise RunError(f"there has been no worker for {WAIT} s; {AGAIN}")
+        # The scheduler would have what was meant for a lost worker wait for it, where it was the last one.
+        lost = [future for future, (worker, _) in self.flying.items() if worker and worker not in self.threads]
+        for future in lost if self.threads else ():
+            if not future.done():
+                worker, batch = self.flying.pop(future)
+                self.waiting[worker] -= 1
+                self._submit(batch)
+        for worker in self.threads:
+            self._supply(worker)

@@ -15,12 +15,11 @@ from dask.highlevelgraph import HighLevelGraph
 from numpy.typing import NDArray
 
 from pipeline.geometry import Interval, Region, edges, whole
-from pipeline.kernels import kernel_for
 from pipeline.pixels import PixelScale
-from pipeline.stack import BoundStack
+from pipeline.stack import BoundStack, finished
 
 
-def stack_lazily(image: Any, stack: BoundStack, backends: Sequence[str], scale: PixelScale, place: int) -> Any:
+def stack_lazily(image: Any, stack: BoundStack, scale: PixelScale, place: int) -> Any:
     """Return the map of layer ``place`` (from 0) of a Dask array (c, y, x) as a lazy float32 Dask array."""
     extents = stack.extents(image.shape[1:])
     inputs = [edges(sizes) for sizes in image.chunks]
@@ -28,7 +27,7 @@ def stack_lazily(image: Any, stack: BoundStack, backends: Sequence[str], scale: 
         _blocks(intervals, stride, extent)
         for intervals, stride, extent in zip(inputs[1:], stack.strides(place), extents[place + 1], strict=True)
     ]
-    name = f"haloflow-{tokenize(image, [o.digest for o in stack.operations], backends, scale, place)}"
+    name = f"haloflow-{tokenize(image, [o.digest for o in stack.operations], stack.choices, scale, place)}"
     held = f"{name}-stack"  # once in the graph: its weights may be large
     graph: dict[Any, Any] = {held: DataNode(held, stack)}
     for numbers in product(*(range(len(axis)) for axis in outputs)):
@@ -43,7 +42,7 @@ def stack_lazily(image: Any, stack: BoundStack, backends: Sequence[str], scale: 
         ]
         key = (name, 0, *numbers)
         nested = List(*(List(*(List(*row) for row in plane)) for plane in pieces))
-        graph[key] = Task(key, _run_block, nested, TaskRef(held), tuple(backends), scale, place, region, extents)
+        graph[key] = Task(key, _run_block, nested, TaskRef(held), scale, place, region, extents)
     channels = len(stack.operations[place].maps)
     chunks = ((channels,), *(tuple(len(i) for i in axis) for axis in outputs))
     layered = HighLevelGraph.from_collections(name, graph, dependencies=[image])
@@ -87,7 +86,6 @@ def _cut(block: NDArray[Any], region: Region) -> NDArray[Any]:
 def _run_block(
     pieces: list[list[list[NDArray[Any]]]],
     stack: BoundStack,
-    backends: Sequence[str],
     scale: PixelScale,
     place: int,
     region: Region,
@@ -95,6 +93,5 @@ def _run_block(
 ) -> NDArray[np.float32]:
     wanted = {place: region}
     walk = stack.walk(wanted, extents)
-    kernels = [kernel_for(o, b) for o, b in zip(stack.operations, backends, strict=True)]
     raw = np.block(pieces)
-    return stack.run(scale.to_map(raw), walk, wanted, extents, kernels)[place].astype(np.float32, copy=False)
+    return finished(stack.run(scale.to_map(raw), walk, wanted, extents)[place])

@@ -24,11 +24,11 @@ TOLERANCE = 1e-5
 def _collect() -> dict[str, Backend]:
     modules = (import_module(f"{__name__}.{m.name}") for m in iter_modules(__path__) if m.name != "base")
     found: list[Backend] = [module.BACKEND for module in modules]
-    return {backend.name: backend for backend in sorted(found, key=lambda b: b.rank)}
+    return {backend.name: backend for backend in found}
 
 
 BACKENDS: dict[str, Backend] = _collect()
-"""Backends by name, the preferred first."""
+"""Backends by name."""
 
 
 @dataclass(frozen=True)
@@ -40,17 +40,19 @@ class Choice:
 
 
 def choose(operation: Operation, forced: str | None = None) -> Choice:
-    """Return the backend for an operation; plain NumPy where ``forced`` has no kernel for it, with the reason.
+    """Return the backend for an operation: the cheapest that has a kernel for it and rounds alike everywhere.
 
-    Raises `PlanError` for an unknown name.
+    With ``forced`` that one, and plain NumPy where it has no kernel, with the reason. Raises `PlanError` for an unknown
+    name.
     """
     if forced is not None and forced not in BACKENDS:
         raise PlanError(f"kernel '{forced}': there is no such kernel; there are {', '.join(BACKENDS)}")
+    able = [backend for backend in BACKENDS.values() if backend.supports(operation)]
+    by_cost = [backend.name for backend in sorted(able, key=lambda backend: backend.cost(operation))]
     reasons = []
-    for name in dict.fromkeys([forced, "numpy"] if forced else BACKENDS):
+    for name in dict.fromkeys([forced, "numpy"]) if forced else by_cost:
         if not BACKENDS[name].supports(operation):
-            if forced:
-                reasons.append(f"{name} has none for {operation.kind}")
+            reasons.append(f"{name} has none for {operation.kind}")
         elif not is_steady(operation, name):
             reasons.append(f"the rounding of {name} depends on the block on this machine")
         else:
@@ -59,17 +61,17 @@ def choose(operation: Operation, forced: str | None = None) -> Choice:
 
 
 @lru_cache(maxsize=256)
-def kernel_for(operation: Operation, backend: str) -> Kernel:
-    """Return the kernel of an operation, built once per process."""
-    return BACKENDS[backend].build(operation)
+def kernel_for(operations: tuple[Operation, ...], backend: str) -> Kernel:
+    """Return the kernel of an operation, or of several that the backend makes in one pass; built once per process."""
+    return BACKENDS[backend].build(operations)
 
 
 @lru_cache(maxsize=1024)
 def is_steady(operation: Operation, backend: str) -> bool:
     """Try whether a kernel gives a piece of a block the same bits as the whole block."""
-    if BACKENDS[backend].elementwise:
+    if BACKENDS[backend].steady:
         return True
-    kernel = kernel_for(operation, backend)
+    kernel = kernel_for((operation,), backend)
     made = (37, 45)
     read = [w.reach(Interval(0, n)) for w, n in zip(operation.windows, made, strict=True)]
     values = np.random.default_rng(7).standard_normal((operation.inputs, *map(len, read)), np.float32)

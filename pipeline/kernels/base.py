@@ -5,7 +5,7 @@ float32 block (channel, y, x); it knows no position, border or store. Its bits m
 the plan tries each kernel on a whole block and on pieces of it, and does not choose one that rounds differently.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,16 @@ from pipeline.operation import Operation
 Kernel = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
 
+def _one(operations: Sequence[Operation]) -> int:
+    del operations
+    return 1
+
+
+def _anywhere(operation: Operation) -> tuple[int, int]:
+    del operation
+    return 1, 1
+
+
 @dataclass(frozen=True)
 class Backend:
     """A way to compute operations.
@@ -24,21 +34,29 @@ class Backend:
     ----------
     name
         What ``--kernel`` and the plan call it.
-    rank
-        The plan takes the supporting backend of the lowest rank.
     supports
         Whether the backend has a kernel for an operation.
     build
-        Makes the kernel; called once per operation and process.
+        Makes the kernel of one operation, or of several that `fuse` allows; called once for them and process.
+    cost
+        Seconds for one output pixel of all maps on a current core: the plan takes the backend of the least.
     scratch
         The bytes a kernel holds beside its input and output blocks, from (operation, input pixels, output pixels).
-    elementwise
-        Whether every pixel is made by the same elementwise steps, so that its bits cannot depend on the block.
+    fuse
+        How many operations from the first on, all of this backend, one kernel makes in one pass. It must give the same
+        bits as one after another.
+    cell
+        Outputs (y, x) that are made together, on a grid from the map's first pixel on: the stack asks for whole cells,
+        cut only by the map's end.
+    steady
+        Whether a pixel's bits cannot depend on the block, by the way the kernel is made; otherwise the plan tries.
     """
 
     name: str
-    rank: int
     supports: Callable[[Operation], bool]
-    build: Callable[[Operation], Kernel]
+    build: Callable[[tuple[Operation, ...]], Kernel]
+    cost: Callable[[Operation], float]
     scratch: Callable[[Operation, int, int], int]
-    elementwise: bool = False
+    fuse: Callable[[Sequence[Operation]], int] = _one
+    cell: Callable[[Operation], tuple[int, int]] = _anywhere
+    steady: bool = False

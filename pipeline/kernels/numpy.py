@@ -7,7 +7,9 @@ from pipeline.kernels.base import Backend, Kernel
 from pipeline.operation import Operation
 
 
-def _build(operation: Operation) -> Kernel:
+def _build(operations: tuple[Operation, ...]) -> Kernel:
+    (operation,) = operations
+
     def kernel(block: NDArray[np.float32]) -> NDArray[np.float32]:
         return operation.block(block, operation).astype(np.float32, copy=False)
 
@@ -19,4 +21,8 @@ def _scratch(operation: Operation, read: int, made: int) -> int:
     return 4 * made * len(operation.maps)  # the product of one tap, before it is added
 
 
-BACKEND = Backend("numpy", rank=100, supports=lambda _: True, build=_build, scratch=_scratch, elementwise=True)
+def _cost(operation: Operation) -> float:
+    return operation.work / 7e8
+
+
+BACKEND = Backend("numpy", supports=lambda _: True, build=_build, cost=_cost, scratch=_scratch, steady=True)

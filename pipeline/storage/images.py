@@ -167,6 +167,7 @@ def _source(
         chunks=(min(chunks["y"], shape["y"]), min(chunks["x"], shape["x"])),
         dtype=dtype,
         chunk_bytes=math.prod(array.chunks) * np.dtype(dtype).itemsize,
+        fill=None if array.fill_value is None else np.asarray(array.fill_value, dtype).item(),
         **placed,
     )
 

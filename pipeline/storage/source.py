@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import InputError
 from pipeline.geometry import Interval, Region
+from pipeline.storage.cache import ChunkCache, Chunked, Readers
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,8 @@ class Source:
         Of one decoded chunk over all axes.
     scale, translation, units
         Of (y, x): the size of a pixel, the place of the centre of the first one, and in what.
+    fill
+        What the pixels of a chunk are that is not stored; None where that is not said.
     """
 
     name: str
@@ -49,23 +52,42 @@ class Source:
     scale: tuple[float, float] = (1.0, 1.0)
     translation: tuple[float, float] = (0.0, 0.0)
     units: tuple[str | None, str | None] = (None, None)
+    fill: float | None = None
 
     @property
     def pixel_bytes(self) -> int:
         """The bytes of one place (y, x) over all channels, decoded."""
         return len(self.channels) * np.dtype(self.dtype).itemsize
 
-    def read(self, region: Region) -> NDArray[Any]:
-        """Return the raw pixels of a region (y, x) of all channels as (c, y, x); raises `InputError` if it cannot."""
-        places = {"c": slice(None), "y": _slice(region[0]), "x": _slice(region[1])}
+    def read(self, region: Region, cache: ChunkCache | None = None, readers: Readers = ((), ())) -> NDArray[Any]:
+        """Return the raw pixels of a region (y, x) of all channels as (c, y, x); raises `InputError` if it cannot.
+
+        Parameters
+        ----------
+        region
+            In pixels of the image.
+        cache
+            Where chunks are looked for that other blocks read, and left for them.
+        readers
+            With a cache: who else reads the chunks of the region.
+        """
         try:
-            array: Any = zarr.open_array(self.array, mode="r")
-            values = np.asarray(array[tuple(places.get(axis, 0) for axis in self.axes)], self.dtype)
+            if cache is None:
+                return self._get(zarr.open_array(self.array, mode="r"), region)
+            array = cache.open(self.array, "r")
+            if not cache.limit:
+                return self._get(array, region)
+            chunked = Chunked(self.array, self.extents, self.chunks)
+            return chunked.read(region, readers, cache, lambda part: self._get(array, part))
         except Exception as error:
             raise InputError(
                 f"{self.path}: y {region[0]}, x {region[1]} cannot be read: a chunk is damaged or missing "
                 f"({type(error).__name__}: {error})"
             ) from error
+
+    def _get(self, array: Any, region: Region) -> NDArray[Any]:
+        places = {"c": slice(None), "y": _slice(region[0]), "x": _slice(region[1])}
+        values = np.asarray(array[tuple(places.get(axis, 0) for axis in self.axes)], self.dtype)
         left = [axis for axis in self.axes if axis in places]
         values = values.transpose([left.index(axis) for axis in ("c", "y", "x") if axis in left])
         return values if "c" in left else values[None]

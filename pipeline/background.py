@@ -1,0 +1,72 @@
+"""Empty space: what a stack makes of an image's fill value, and which blocks see anything else."""
+
+from collections.abc import Collection
+from itertools import product
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.geometry import Interval
+from pipeline.kernels import BACKENDS
+from pipeline.pixels import PixelScale
+from pipeline.reading import Reading
+from pipeline.stack import BoundStack, finished
+
+TRIES = 4
+"""How far from the edge a pixel is looked for that no padding reaches: each try goes twice as far."""
+
+
+def background(stack: BoundStack, scale: PixelScale, fill: float, place: int) -> NDArray[np.float32] | None:
+    """Return the value of each map of layer ``place`` (from 0) far from any edge of an image that is all ``fill``.
+
+    It is made by the kernels of the run, so it has the bits that a run would give. None where padding reaches
+    everywhere.
+    """
+    part = stack.part(0, place + 1)
+    windows = part.window(place)
+    cell = max(max(BACKENDS[c.backend].cell(o)) for o, c in zip(part.operations, part.choices, strict=True))
+    for tried in range(TRIES):
+        at = [-(-w.pad_lo // w.stride // cell) * cell + cell * (2**tried - 1) for w in windows]
+        region = tuple(Interval(o, o + 1) for o in at)
+        # Room for the whole cells around the pixel, and for what is padded behind them.
+        extents = part.extents([(o + 2 * cell) * w.stride + 2 * w.span for o, w in zip(at, windows, strict=True)])
+        walk = part.walk({place: region}, extents)
+        if not any(walk.edges):
+            raw = np.full((part.operations[0].inputs, *map(len, walk.read)), fill, scale.dtype)
+            made = finished(part.run(scale.to_map(raw), walk, {place: region}, extents)[place])
+            found: NDArray[np.float32] = made[:, 0, 0]
+            return found
+    return None
+
+
+def seeing(reading: Reading, stored: Collection[tuple[int, int]], unit: tuple[int, int]) -> tuple[int, ...]:
+    """Return the numbers of the blocks that read any stored chunk, or meet an edge of a map, in the order of the walk.
+
+    Parameters
+    ----------
+    reading
+        What the blocks of a grid read.
+    stored
+        Places (y, x) of what is stored, counted in units of ``unit`` pixels.
+    """
+    readers: list[dict[int, list[int]]] = []
+    at_edge: list[list[int]] = []
+    for axis in (0, 1):
+        who: dict[int, list[int]] = {}
+        edge = []
+        for number in range(reading.grid.counts[axis]):
+            index = (number, 0) if axis == 0 else (0, number)
+            wanted = dict(zip(reading.places, reading.grid.regions(index), strict=True))
+            walk = reading.stack.walk(wanted, reading.extents)
+            if walk.edges[axis]:
+                edge.append(number)
+            read = walk.read[axis]
+            for chunk in range(read.start // unit[axis], -(-read.stop // unit[axis])):
+                who.setdefault(chunk, []).append(number)
+        readers.append(who)
+        at_edge.append(edge)
+    height, width = reading.grid.counts
+    indices = {index for y, x in stored for index in product(readers[0].get(y, ()), readers[1].get(x, ()))}
+    indices.update(product(at_edge[0], range(width)))
+    indices.update(product(range(height), at_edge[1]))
+    return tuple(sorted(reading.grid.number(index) for index in indices))

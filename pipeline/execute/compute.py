@@ -1,0 +1,122 @@
+"""What a task computes: from raw pixels to stored numbers, group by group, tile by tile."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.compiled.loops import survey
+from pipeline.forecast import Group
+from pipeline.geometry import Region, intersect, is_empty
+from pipeline.grid import MapGrid, tiles
+from pipeline.pixels import Encoding
+from pipeline.planning import ImagePlan
+from pipeline.stack import BoundStack, Walk
+
+Maps = NDArray[np.float32]
+
+
+class Stored:
+    """The stored numbers of a kept map over a region, and the range of its values."""
+
+    def __init__(self, encoding: Encoding, maps: int, region: Region) -> None:
+        self.region = region
+        self.low, self.high = np.inf, -np.inf
+        self._encoding = encoding
+        self.numbers: NDArray[np.generic] = np.empty((maps, *_shape(region)), encoding.dtype)
+
+    def put(self, maps: Maps, region: Region) -> None:
+        """Take what falls into this region."""
+        if is_empty(common := intersect(region, self.region)):
+            return
+        values = _cut(maps, common, region)
+        low, high = survey(values)
+        self.low, self.high = min(self.low, float(low)), max(self.high, float(high))
+        self._encoding.write(values, _cut(self.numbers, common, self.region))
+
+
+class Between:
+    """A map that a task keeps between two groups of layers."""
+
+    def __init__(self, maps: int, region: Region) -> None:
+        self.region = region
+        self.maps: Maps = np.empty((maps, *_shape(region)), np.float32)
+
+    def put(self, maps: Maps, region: Region) -> None:
+        """Take a tile."""
+        _cut(self.maps, region, self.region)[...] = maps
+
+
+Sinks = Mapping[int, Sequence[Stored | Between]]
+
+
+def compute(plan: ImagePlan, raw: NDArray[np.generic], walk: Walk, regions: Sequence[Region]) -> list[Stored]:
+    """Return each kept map over its region, from the raw pixels that a walk back from the regions reads."""
+    operations = plan.stack.operations
+    kept = [
+        Stored(k.array.encoding, len(operations[k.place].maps), region)
+        for k, region in zip(plan.kept, regions, strict=True)
+    ]
+    if plan.background and _is_empty(raw, plan.source.fill) and not any(walk.edges):
+        for stored, values in zip(kept, plan.background, strict=True):
+            stored.put(np.broadcast_to(values[:, None, None], stored.numbers.shape).copy(), stored.region)
+        return kept
+
+    read: Callable[[Region], Maps] = lambda region: plan.scale.to_map(_cut(raw, region, walk.read))  # noqa: E731
+    for group in plan.task.groups:
+        last, region = group.end - 1, walk.needed[group.end]
+        sinks: dict[int, list[Stored | Between]] = {
+            k.place: [stored]
+            for k, stored in zip(plan.kept, kept, strict=True)
+            if group.first <= k.place < group.end and not is_empty(stored.region)
+        }
+        between = None
+        if group.end < len(operations) and not is_empty(region):
+            between = Between(len(operations[last].maps), region)
+            sinks[last] = [between, *sinks.get(last, [])]  # its region holds the other's
+        if sinks:
+            _run(plan.stack.part(group.first, group.end), plan.extents[group.first : group.end + 1], group, read, sinks)
+        if between is None:
+            break
+        read = _reader(between)
+    return kept
+
+
+def _run(
+    stack: BoundStack,
+    extents: Sequence[tuple[int, ...]],
+    group: Group,
+    read: Callable[[Region], Maps],
+    sinks: Sinks,
+) -> None:
+    """Make the maps that leave a group, tile by tile."""
+    places = {place: place - group.first for place in sinks}
+    grids = tuple(MapGrid(extents[p + 1], (1, 1), stack.strides(p)) for p in places.values())
+    for parts in tiles(grids, tuple(taking[0].region for taking in sinks.values()), group.tile):
+        wanted = dict(zip(places.values(), parts, strict=True))
+        walk = stack.walk(wanted, extents)
+        made = stack.run(read(walk.read), walk, wanted, extents)
+        for place, taking in sinks.items():
+            if (inner := places[place]) in made:
+                for sink in taking:
+                    sink.put(made[inner], wanted[inner])
+
+
+def _reader(between: Between) -> Callable[[Region], Maps]:
+    return lambda region: _cut(between.maps, region, between.region)
+
+
+def _cut(array: NDArray[Any], region: Region, frame: Region) -> NDArray[Any]:
+    """Return the view of an array over ``frame`` (y, x) that a region inside of it is."""
+    rows, columns = (i.within(f) for i, f in zip(region, frame, strict=True))
+    return array[:, rows, columns]
+
+
+def _is_empty(raw: NDArray[Any], fill: float | None) -> bool:
+    """Say whether all pixels are the fill value."""
+    return bool(((raw == fill) | (raw != raw) if fill != fill else raw == fill).all())  # noqa: PLR0124 - NaN is a fill value, too
+
+
+def _shape(region: Region) -> tuple[int, ...]:
+    return tuple(map(len, region)) if not is_empty(region) else (0, 0)

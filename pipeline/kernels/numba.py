@@ -1,0 +1,135 @@
+"""Loops compiled by Numba: narrow convolutions, point layers and pooling, and several of them in one pass.
+
+A convolution, the point layers after it and a pooling become one loop over rows (`pipeline.compiled.vector`), in which
+nothing is written at full resolution. One layer alone runs through the same loop, so fusing changes no bit. Features
+that are the product of a column and a row are made by two passes of one dimension.
+
+A maximum and a minimum commute with steps that never decrease: divisions by a positive number, sums, ReLU. Correct
+rounding never decreases either, so pooling first gives the same bits with less work.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.compiled import vector
+from pipeline.compiled.taps import SeparableTaps, Taps, separate
+from pipeline.kernels.base import Backend, Kernel
+from pipeline.operation import Operation
+
+_POINT = ("relu", "normalise")
+_JOIN = {"max": vector.MAX, "min": vector.MIN, "mean": vector.SUM}
+
+_TAPS, _LONE_TAPS = 2.8e10, 2.2e10
+"""Multiply-adds a second of one core of an AMD EPYC of the third generation, for several features and for one."""
+
+_BETWEEN, _POINT_SECONDS = 5e-10, 2e-10
+"""Seconds for a pixel of one map: written between two passes and read again; a point layer or a pooling."""
+
+_NO_TAPS = (np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros((0, 4), np.int64))
+
+Array = NDArray[np.float32]
+Steps = list[tuple[int, Array]]
+"""Codes of point steps, each with a number a map."""
+
+
+def _fuse(operations: Sequence[Operation]) -> int:
+    """Return how many leading operations one pass makes: a convolution, point layers, and a pooling, each if there."""
+    count = 1 if operations[0].kind == "convolution" else 0
+    while count < len(operations) and operations[count].kind in _POINT:
+        count += 1
+    if count < len(operations) and operations[count].kind == "pool":
+        count += 1
+    return count
+
+
+def _supports(operation: Operation) -> bool:
+    return operation.kind in ("convolution", "pool", *_POINT)
+
+
+def _steps(operation: Operation) -> Steps:
+    """Return what an operation does to each pixel on its own, as the NumPy reference does it."""
+    maps = len(operation.maps)
+    match operation.kind:
+        case "relu":
+            return [(vector.RELU, np.zeros(maps, np.float32))]
+        case "normalise":
+            scale, offset = (operation.arrays[key].astype(np.float32) for key in ("scale", "offset"))
+            return [(vector.SCALE, scale), (vector.ADD, offset)]
+        case "convolution":
+            steps: Steps = []
+            if (divisor := operation.options["divisor"]) != 1:
+                steps.append((vector.DIVIDE, np.full(maps, divisor, np.float32)))
+            if (bias := operation.arrays["bias"].astype(np.float32)).any():
+                steps.append((vector.ADD, np.tile(bias, maps // len(bias))))
+            return steps
+    return []
+
+
+def _never_decrease(steps: Steps) -> bool:
+    return all(code != vector.SCALE or bool((numbers > 0).all()) for code, numbers in steps)
+
+
+def _parts(operation: Operation) -> list[tuple[Array, Array]] | None:
+    """Return the columns and rows of a convolution's features where all of them are products and that pays."""
+    weights = operation.arrays["weights"]
+    _, depth, height, width = weights.shape
+    if depth > 1 or height * width / _TAPS <= height / _TAPS + width / _LONE_TAPS + _BETWEEN:
+        return None
+    parts = [separate(feature) for feature in weights[:, 0]]
+    return None if None in parts else [part for part in parts if part]
+
+
+def _taps(operation: Operation) -> Taps | SeparableTaps:
+    parts = _parts(operation)
+    if parts is None:
+        return Taps(operation.arrays["weights"], operation.inputs, operation.windows)
+    columns, rows = zip(*parts, strict=True)
+    return SeparableTaps(columns, rows, operation.inputs, operation.windows)
+
+
+def _build(operations: tuple[Operation, ...]) -> Kernel:
+    head, last = operations[0], operations[-1]
+    taps = _taps(head) if head.kind == "convolution" else None
+    pool = last if last.kind == "pool" else None
+    steps = [step for operation in operations for step in _steps(operation)]
+    codes = np.array([code for code, _ in steps], np.int64)
+    numbers = np.array([n for _, n in steps], np.float32).reshape(len(steps), len(last.maps))
+    commute = pool is not None and pool.options["op"] != "mean" and _never_decrease(steps)
+    pooling = (vector.COPY, 1, 1, 1, 1)
+    if pool is not None:
+        y, x = pool.windows
+        pooling = (_JOIN[str(pool.options["op"])], y.size, y.stride, x.size, x.stride)
+
+    def kernel(block: Array) -> Array:
+        rows, columns = shape = block.shape[1:]
+        for operation in operations:
+            shape = tuple((n - w.span) // w.stride + 1 for n, w in zip(shape, operation.windows, strict=True))
+            if operation is head and taps:
+                rows, columns = shape
+        out = np.empty((len(last.maps), *shape), np.float32)
+        tables = taps.lay(block) if taps else (np.ascontiguousarray(block).reshape(-1), columns, *_NO_TAPS)
+        vector.run_rows(*tables, rows, columns, codes, numbers, 0 if commute else len(codes), pooling, out)
+        return out
+
+    return kernel
+
+
+def _scratch(operation: Operation, read: int, made: int) -> int:
+    del made
+    maps = len(operation.maps) if operation.kind == "convolution" and _parts(operation) else operation.inputs
+    return 4 * read * max(maps, operation.inputs)  # the block laid out anew, or what the pass down makes
+
+
+def _cost(operation: Operation) -> float:
+    maps = len(operation.maps)
+    if operation.kind != "convolution":
+        return maps * _POINT_SECONDS
+    if _parts(operation):
+        height, width = (w.size for w in operation.windows)
+        return maps * (height / _TAPS + width / _LONE_TAPS + _BETWEEN)
+    return operation.work / _TAPS
+
+
+BACKEND = Backend("numba", supports=_supports, build=_build, fuse=_fuse, cost=_cost, scratch=_scratch, steady=True)

@@ -1,0 +1,149 @@
+"""The planner: which blocks, groups of layers and tiles make an image in the least time that fits the memory."""
+
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from pipeline.background import background, seeing
+from pipeline.describe import size
+from pipeline.errors import PlanError, StackError
+from pipeline.forecast import PROCESS, Costs, TaskCost
+from pipeline.geometry import Window
+from pipeline.grid import BlockGrid, MapGrid
+from pipeline.pixels import PixelScale
+from pipeline.planning import STORE_RATE, ImagePlan, Kept, OutputSpec, block_memory, stored_bytes
+from pipeline.reading import Reading
+from pipeline.stack import BoundStack, Stack
+from pipeline.storage.output import MapArray
+from pipeline.storage.source import Source
+from pipeline.storage.stored import stored_chunks, unit
+
+TASK_PIXELS = 2**24
+"""Input pixels of one channel that a task grows to at the most, where its write units let it."""
+
+TASK_SECONDS = 0.01
+"""What a task costs beside its pixels: scheduling, opening arrays, the calls to storage."""
+
+
+def plan_image(
+    source: Source,
+    stack: Stack,
+    scale: PixelScale,
+    output: OutputSpec,
+    memory: int,
+    kernel: str | None,
+) -> ImagePlan:
+    """Plan one image; raises `StackError` where the stack does not fit it and `PlanError` where the memory does not."""
+    try:
+        bound = stack.bind(source.channels, kernel)
+        extents = bound.extents(source.extents)
+    except StackError as error:
+        raise StackError(f"{source.path}: {error}") from None
+    kept = tuple(_keep(source, stack, bound, extents, name, output) for name in output.layers)
+    places = tuple(k.place for k in kept)
+    grids = tuple(MapGrid(k.array.extents, k.array.chunks, bound.strides(k.place)) for k in kept)
+    room = memory - PROCESS
+    costs = Costs(bound, extents, places, grids, max(room // 4, 2**23))
+    stored = stored_chunks(source) if source.fill is not None else None
+    # Where few chunks are stored, a larger block would mostly be empty.
+    grid, task = _choose_tasks(source, kept, costs, room, TASK_PIXELS if stored is None else 0)
+    reading = Reading(source, bound, places, extents, grid)
+    held = block_memory(source, bound, kept, extents, grid, task.held, reading.staged())
+    grid, cache = reading.fitted(room - held)
+    planned = ImagePlan(source, scale, bound, extents, kept, grid, task, output.store, cache)
+    if memory <= PROCESS:
+        raise PlanError(
+            f"a worker holds {size(PROCESS)} before it has a single pixel, and may have {size(memory)}: give more with "
+            "--memory"
+        )
+    if planned.peak_memory > memory:
+        raise PlanError(
+            f"{source.path}: a worker would need {size(planned.peak_memory)} and may have {size(memory)}; a task makes "
+            f"at least one chunk of {' × '.join(map(str, kept[0].array.chunks))} and reads chunks of "
+            f"{' × '.join(map(str, source.chunks))}: make output.chunks smaller, or give more with --memory"
+        )
+    return planned if stored is None else _without_empty(planned, stored)
+
+
+def _without_empty(image: ImagePlan, stored: Collection[tuple[int, int]]) -> ImagePlan:
+    """Return a plan that leaves out the blocks that see only fill value, where all their maps have one value there."""
+    source = image.source
+    values = [background(image.stack, image.scale, source.fill or 0, kept.place) for kept in image.kept]
+    found = tuple(v for v in values if v is not None)
+    if len(found) < len(values):
+        return image
+    kept, alike = [], True
+    for k, v in zip(image.kept, found, strict=True):
+        numbers, counts = np.unique(k.array.encoding.encode(v), return_counts=True)
+        alike = alike and len(numbers) == 1
+        kept.append(replace(k, array=replace(k.array, fill=numbers[counts.argmax()].item())))
+    seen = seeing(image.reading, stored, unit(source)) if alike else None
+    return replace(image, kept=tuple(kept), background=found, seeing=seen)
+
+
+def _choose_tasks(
+    source: Source, kept: Sequence[Kept], costs: Costs, room: int, largest: int
+) -> tuple[BlockGrid, TaskCost]:
+    """Return the blocks of least forecast time: larger ones compute less twice, more of them share out better.
+
+    They are of at most ``largest`` pixels, where the write units let them.
+    """
+    extents = costs.extents[0]
+    step = tuple(max(g.units[axis] * g.strides[axis] for g in costs.grids) for axis in (0, 1))
+    tried: list[tuple[float, BlockGrid, TaskCost]] = []
+    while True:
+        grid = BlockGrid(costs.grids, step)
+        regions = grid.regions(tuple((n - 1) // 2 for n in grid.counts))
+        task = costs.plan(dict(zip(costs.places, regions, strict=True)))
+        area = math.prod(min(s, e) for s, e in zip(step, extents, strict=True))
+        fits = block_memory(source, costs.stack, kept, costs.extents, grid, task.held) <= room // 2
+        if tried and (area > largest or not fits):
+            break
+        moved = area * source.pixel_bytes + sum(
+            stored_bytes(k.array, math.prod(map(len, r))) for k, r in zip(kept, regions, strict=True)
+        )
+        seconds = TASK_SECONDS + task.seconds + moved / STORE_RATE
+        # Of two workers each waits half a task for the other at the end, on the average.
+        tried.append((seconds / area * (1 + 1 / len(grid)), grid, task))
+        wider = tuple(2 * s if s < e else s for s, e in zip(step, extents, strict=True))
+        if wider == step:
+            break
+        step = wider
+    _, grid, task = min(tried, key=lambda one: one[0])
+    return grid, task
+
+
+def _keep(
+    source: Source,
+    stack: Stack,
+    bound: BoundStack,
+    extents: Sequence[tuple[int, ...]],
+    name: str,
+    output: OutputSpec,
+) -> Kept:
+    place = stack.names.index(name)
+    height, width = extents[place + 1]
+    windows = bound.window(place)
+    # A unit of about 2048 input pixels a side serves reading, sharing and viewers alike.
+    chunks = output.chunks or tuple(max(64, min(1024, 2048 // w.stride)) for w in windows)
+    array = MapArray(
+        image=source.name,
+        layer=name,
+        channels=bound.operations[place].maps,
+        extents=(height, width),
+        chunks=(min(chunks[0], height), min(chunks[1], width)),
+        encoding=output.encoding,
+        compression=output.compression,
+        scale=(source.scale[0] * windows[0].stride, source.scale[1] * windows[1].stride),
+        translation=(_centre(source, windows, 0), _centre(source, windows, 1)),
+        units=source.units,
+    )
+    return Kept(place, array)
+
+
+def _centre(source: Source, windows: Sequence[Window], axis: int) -> float:
+    """Return where the centre of the first output pixel lies: the middle of its taps, padding included."""
+    window = windows[axis]
+    return source.translation[axis] + source.scale[axis] * ((window.span - 1) / 2 - window.pad_lo)

@@ -1,0 +1,160 @@
+"""What blocks read of an image: which chunks they share, how many of these fit in memory, and the bytes of it all."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+from pipeline.geometry import Interval, Region
+from pipeline.grid import BlockGrid
+from pipeline.stack import BoundStack
+from pipeline.storage.cache import Readers
+from pipeline.storage.source import Source
+
+SHARE = 4
+"""Of the memory that a task leaves, one part in so many may hold chunks for later tasks."""
+
+EDGE = 50
+"""Times what it shares with the next that a band may be wide: the edge then costs 2 %, and more memory gains little."""
+
+AT_WORK = 2
+"""Blocks that a process reads at a time, roughly, or whose turn it is not yet."""
+
+LOOKS = 256
+"""Blocks, or bands of them, of an axis that a forecast looks at; of more it takes as many, spread evenly."""
+
+KNOWN = 2**14
+"""Blocks of an axis whose chunks are remembered."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How the blocks of a grid read an image, for maps kept after the layers at ``places``."""
+
+    source: Source
+    stack: BoundStack
+    places: Sequence[int]
+    extents: Sequence[tuple[int, ...]]
+    grid: BlockGrid
+    _known: dict[tuple[int, int], Interval] = field(default_factory=dict, init=False, compare=False, repr=False)
+
+    def region(self, index: tuple[int, ...]) -> Region:
+        """Return what of the image a block reads, its halo included."""
+        wanted = dict(zip(self.places, self.grid.regions(index), strict=True))
+        return self.stack.walk(wanted, self.extents).read
+
+    def chunks(self, axis: int, number: int) -> Interval:
+        """Return the chunks, counted along one axis, that the blocks at ``number`` of that axis read."""
+        known = self._known.get((axis, number))
+        if known is None:
+            if len(self._known) >= KNOWN:
+                self._known.clear()
+            read = self.region((number, 0) if axis == 0 else (0, number))[axis]
+            chunk = self.source.chunks[axis]
+            known = self._known[axis, number] = Interval(read.start // chunk, -(-read.stop // chunk))
+        return known
+
+    def readers(self, index: tuple[int, ...]) -> Readers:
+        """Return how many blocks of the same band read each row and each column of chunks that a block reads."""
+        height, width = self.grid.counts
+        band = self.grid.band or width
+        first = index[1] // band * band
+        within = (Interval(0, height), Interval(first, min(first + band, width)))
+        rows, columns = (self._readers(axis, index[axis], within[axis]) for axis in (0, 1))
+        return rows, columns
+
+    def _readers(self, axis: int, number: int, within: Interval) -> list[int]:
+        mine = self.chunks(axis, number)
+        counts = [1] * len(mine)
+        for others in (range(number - 1, within.start - 1, -1), range(number + 1, within.stop)):
+            for other in others:
+                shared = mine.intersect(self.chunks(axis, other))
+                if not len(shared):
+                    break  # those further away share nothing either
+                for chunk in range(shared.start, shared.stop):
+                    counts[chunk - mine.start] += 1
+        return counts
+
+    def bytes_read(self, cache: int) -> int:
+        """Return the decoded bytes of all chunks that one worker reads; what it reads twice counts twice.
+
+        Parameters
+        ----------
+        cache
+            The bytes for chunks that later blocks read, enough for the grid's bands or 0.
+        """
+        height, width = self.grid.counts
+        rows = self._read(0, height if cache else 1)
+        columns = self._read(1, (self.grid.band or width) if cache else 1)
+        return rows * columns * self._cell
+
+    def _read(self, axis: int, together: int) -> int:
+        """Return the chunks along an axis where as many blocks ``together`` read each chunk between them once."""
+        count = self.grid.counts[axis]
+        bands = -(-count // together)
+        looked = _spread(bands)
+        total = 0
+        for band in looked:
+            first, last = band * together, min(count, (band + 1) * together) - 1
+            total += len(self.chunks(axis, first).hull(self.chunks(axis, last)))
+        return round(total * bands / len(looked))
+
+    def fitted(self, room: int) -> tuple[BlockGrid, int]:
+        """Return the grid with the widest useful bands whose shared chunks fit the room, and the bytes of these chunks.
+
+        Parameters
+        ----------
+        room
+            The bytes that a task leaves of a worker's memory: a part of it is taken, all of it only where not even a
+            band of one block would fit.
+        """
+        single = self._shared(1)
+        if not single or single > room:
+            return replace(self.grid, band=0), 0
+        allowed = max(room // SHARE, single)
+        width = self.grid.counts[1]
+        useful = -(-EDGE * self._axes[1][0] * self.source.chunks[1] // self.grid.step[1])
+        low, high = 1, max(1, min(width, useful))
+        while low < high:
+            middle = (low + high + 1) // 2
+            low, high = (middle, high) if self._shared(middle) <= allowed else (low, middle - 1)
+        return replace(self.grid, band=0 if low == width else low), self._shared(low)
+
+    def staged(self) -> int:
+        """Return the most bytes of chunks that a block reads at a time, to put its region together from."""
+        (_, rows), (_, columns) = self._axes
+        return rows * columns * self._cell
+
+    def _shared(self, band: int) -> int:
+        """Return the most bytes of chunks that wait for later blocks of a band so many blocks wide."""
+        (below, tall), (beside, wide) = self._axes
+        width = self.grid.counts[1]
+        starts = {0, width // 2 // band * band, (width - 1) // band * band}
+        across = max(len(self.chunks(1, start).hull(self.chunks(1, min(start + band, width) - 1))) for start in starts)
+        # Of the blocks at work there is both what they share with those above and what with those below.
+        waiting = below * (across + AT_WORK * wide) + AT_WORK * beside * tall
+        everything = 1
+        for extent, chunk in zip(self.source.extents, self.source.chunks, strict=True):
+            everything *= -(-extent // chunk)
+        return min(waiting, everything) * self._cell
+
+    @cached_property
+    def _axes(self) -> tuple[tuple[int, int], ...]:
+        """For each axis the most chunks along it that two neighbours both read, and the most that one block does."""
+        found = []
+        for axis, count in enumerate(self.grid.counts):
+            looked = [(self.chunks(axis, n), self.chunks(axis, min(n + 1, count - 1))) for n in _spread(count)]
+            shared = max((len(a.intersect(b)) for a, b in looked[:-1]), default=0)
+            found.append((shared, max(len(a) for a, _ in looked)))
+        return tuple(found)
+
+    @property
+    def _cell(self) -> int:
+        """The decoded bytes of one chunk's place (y, x), over all channels."""
+        return self.source.chunks[0] * self.source.chunks[1] * self.source.pixel_bytes
+
+
+def _spread(count: int) -> list[int]:
+    """Return the numbers below ``count``, or of many some, spread evenly, the first and the last among them."""
+    if count <= LOOKS:
+        return list(range(count))
+    return [n * (count - 1) // (LOOKS - 1) for n in range(LOOKS)]

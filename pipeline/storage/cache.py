@@ -1,0 +1,241 @@
+"""Decoded chunks that several blocks read, kept in memory within a bound, and arrays opened once.
+
+One cache serves one run in one process and goes with it: a later run opens and reads everything anew, so it sees an
+image that was changed in between. During a run an image does not change.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import CancelledError, Future
+from dataclasses import dataclass, field
+from itertools import groupby, product
+from threading import Lock
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from pipeline.geometry import Interval, Region, intersect
+
+Pixels = NDArray[Any]
+Key = tuple[str, int, int]
+"""The path of an array, and the place of a chunk in it, counted in chunks (y, x)."""
+
+Readers = tuple[Sequence[int], Sequence[int]]
+"""How many blocks read each row (y) and each column (x) of chunks that a block does, itself counted."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """Who has which of the chunks that a block reads; those in none of the three are nobody's and stay so."""
+
+    found: Mapping[Key, Pixels]
+    """Here already."""
+    awaited: Mapping[Key, "Future[Pixels]"]
+    """Being read by another thread."""
+    mine: Mapping[Key, "Future[Pixels]"]
+    """To be read by whoever claimed, and then settled."""
+
+    def has(self, key: Key) -> bool:
+        """Say whether a chunk is here or on its way by another's hand."""
+        return key in self.found or key in self.awaited
+
+
+@dataclass
+class ChunkCache:
+    """A chunk stays until all who read it have; where there is no room, the least recently used make it.
+
+    Parameters
+    ----------
+    limit
+        The most bytes of decoded pixels held.
+    """
+
+    limit: int
+    _size: int = 0
+    _held: OrderedDict[Key, Pixels] = field(default_factory=OrderedDict)
+    _coming: dict[Key, "Future[Pixels]"] = field(default_factory=dict)
+    _readers: dict[Key, int] = field(default_factory=dict)
+    """How many more blocks will want each of these."""
+    _arrays: dict[tuple[str, str], Any] = field(default_factory=dict)
+    _lock: Lock = field(default_factory=Lock)
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of pixels held now."""
+        return self._size
+
+    def open(self, path: str, mode: str) -> Any:
+        """Return the Zarr array at a path, which is opened once a run."""
+        array = self._arrays.get((path, mode))
+        if array is None:
+            array = self._arrays[path, mode] = zarr.open_array(path, mode=mode)
+        return array
+
+    def claim(self, readers: Mapping[Key, int]) -> Claim:
+        """Say which of the chunks are held or on their way, and take on the others that are worth keeping.
+
+        Parameters
+        ----------
+        readers
+            The chunks, and how many blocks in all read each: one that only this block reads is not kept.
+        """
+        found, awaited, mine = {}, {}, {}
+        with self._lock:
+            for key, count in readers.items():
+                if key in self._held:
+                    found[key] = self._held[key]
+                    self._held.move_to_end(key)
+                elif key in self._coming:
+                    awaited[key] = self._coming[key]
+                elif count > 1:
+                    mine[key] = self._coming[key] = Future()
+                    self._readers[key] = count
+                else:
+                    continue
+                self._readers[key] -= 1
+                if key in found and not self._readers[key]:
+                    self._drop(key)
+        return Claim(found, awaited, mine)
+
+    def settle(self, claim: Claim, read: Mapping[Key, Pixels]) -> None:
+        """Keep the chunks of a claim that were read, and let those who wait for any of it go on."""
+        with self._lock:
+            for key in claim.mine:
+                del self._coming[key]
+                if key in read and self._readers[key] > 0:
+                    self._keep(key, read[key])
+                else:
+                    del self._readers[key]
+        for key, future in claim.mine.items():
+            if key in read:
+                future.set_result(read[key])
+            else:
+                future.cancel()
+
+    def _keep(self, key: Key, pixels: Pixels) -> None:
+        if pixels.nbytes > self.limit:
+            del self._readers[key]
+            return
+        while self._size + pixels.nbytes > self.limit:
+            self._drop(next(iter(self._held)))
+        self._held[key] = pixels
+        self._size += pixels.nbytes
+
+    def _drop(self, key: Key) -> None:
+        self._size -= self._held.pop(key).nbytes
+        del self._readers[key]
+
+
+@dataclass(frozen=True)
+class Chunked:
+    """An array as a cache sees it: its path, and its extents and chunks (y, x) in pixels."""
+
+    path: str
+    extents: tuple[int, int]
+    chunks: tuple[int, int]
+
+    def cover(self, region: Region) -> Region:
+        """Return which chunks hold pixels of a region, counted in chunks.
+
+        >>> Chunked("", (100, 100), (10, 10)).cover((Interval(9, 21), Interval(5, 5)))
+        (Interval(start=0, stop=3), Interval(start=0, stop=0))
+        """
+        return tuple(
+            Interval(i.start // c, -(-i.stop // c)) if len(i) else Interval(0, 0)
+            for i, c in zip(region, self.chunks, strict=True)
+        )
+
+    def area(self, chunks: Region) -> Region:
+        """Return the pixels of a rectangle of chunks."""
+        return tuple(
+            Interval(i.start * c, min(i.stop * c, e)) for i, c, e in zip(chunks, self.chunks, self.extents, strict=True)
+        )
+
+    def read(self, region: Region, readers: Readers, cache: ChunkCache, get: Callable[[Region], Pixels]) -> Pixels:
+        """Return the pixels (c, y, x) of a region: from the cache, and in as few reads as can be by ``get``.
+
+        Chunks that other blocks read, too, are read whole, and kept for them.
+        """
+        rows, columns = (range(i.start, i.stop) for i in self.cover(region))
+        claim = cache.claim(
+            {
+                (self.path, row, column): down * across
+                for row, down in zip(rows, readers[0], strict=True)
+                for column, across in zip(columns, readers[1], strict=True)
+            }
+        )
+        parts: list[tuple[Region, Pixels]] = [(self._chunk(key), pixels) for key, pixels in claim.found.items()]
+        read: dict[Key, Pixels] = {}
+        try:
+            for rectangle in _rectangles(p for p in product(rows, columns) if not claim.has((self.path, *p))):
+                keys = [key for key in claim.mine if _holds(rectangle, key)]
+                area = self.area(rectangle) if keys else intersect(self.area(rectangle), region)
+                pixels = get(area)
+                parts.append((area, pixels))
+                for key in keys:  # a copy: a view would hold all that was read with it
+                    read[key] = _cut(pixels, area, self._chunk(key)).copy()
+        finally:
+            cache.settle(claim, read)
+        for key, future in claim.awaited.items():
+            try:
+                parts.append((self._chunk(key), future.result()))
+            except CancelledError:  # whoever read it failed; so will this read, unless the fault has passed
+                area = intersect(self._chunk(key), region)
+                parts.append((area, get(area)))
+        return _join(parts, region)
+
+    def _chunk(self, key: Key) -> Region:
+        return self.area((Interval(key[1], key[1] + 1), Interval(key[2], key[2] + 1)))
+
+
+def _holds(chunks: Region, key: Key) -> bool:
+    return all(i.start <= n < i.stop for i, n in zip(chunks, key[1:], strict=True))
+
+
+def _cut(pixels: Pixels, area: Region, part: Region) -> Pixels:
+    """Return a part of the pixels of an area."""
+    return pixels[:, part[0].within(area[0]), part[1].within(area[1])]
+
+
+def _join(parts: list[tuple[Region, Pixels]], region: Region) -> Pixels:
+    """Return the pixels of a region from parts that cover it; without a copy where one part does."""
+    if len(parts) == 1:
+        return _cut(parts[0][1], parts[0][0], region)
+    first = parts[0][1]
+    joined = np.empty((len(first), *map(len, region)), first.dtype)
+    for area, pixels in parts:
+        part = intersect(area, region)
+        _cut(joined, region, part)[...] = _cut(pixels, area, part)
+    return joined
+
+
+def _rectangles(places: Iterable[tuple[int, int]]) -> Iterator[Region]:
+    """Give rectangles that cover the places, which come row by row: runs of a row, joined with equal ones below.
+
+    >>> [tuple(map(str, r)) for r in _rectangles([(0, 0), (0, 1), (1, 0), (1, 1), (2, 1)])]
+    [('[0, 2)', '[0, 2)'), ('[2, 3)', '[1, 2)')]
+    """
+    open_runs: dict[Interval, Interval] = {}
+    for row, group in groupby(places, key=lambda place: place[0]):
+        runs = set(_runs(column for _, column in group))
+        for run in [r for r, rows in open_runs.items() if r not in runs or rows.stop != row]:
+            yield (open_runs.pop(run), run)
+        for run in runs:
+            open_runs[run] = Interval(open_runs[run].start if run in open_runs else row, row + 1)
+    yield from ((rows, run) for run, rows in open_runs.items())
+
+
+def _runs(numbers: Iterable[int]) -> Iterator[Interval]:
+    """Give the runs of consecutive numbers."""
+    run: Interval | None = None
+    for number in numbers:
+        if run is not None and number == run.stop:
+            run = Interval(run.start, number + 1)
+            continue
+        if run is not None:
+            yield run
+        run = Interval(number, number + 1)
+    if run is not None:
+        yield run

@@ -1,0 +1,1 @@
+"""Haloflow measured beside its peers; `scripts/bench` runs it."""

@@ -1,0 +1,134 @@
+"""Run all contestants of a job in turn, several times; and check that they agree."""
+
+import importlib
+import time
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from benchmark.room import TOLERANCE, Contestant, Room
+
+PLACES = {
+    "haloflow": ("haloflow", "Peer"),
+    "haloflow-1-worker": ("haloflow", "Single"),
+    "onnxruntime": ("onnx_alone", "Peer"),
+    "dyna-zarr": ("dynazarr", "Peer"),
+    "opencv": ("opencv", "Peer"),
+    "torch": ("pytorch", "Peer"),
+    "dask-image": ("daskimage", "Peer"),
+    "cubed": ("cubed_", "Peer"),
+    "scipy-fft": ("scipy_fft", "Peer"),
+    "scipy-correlate": ("scipy_direct", "Peer"),
+    "scipy-gaussian": ("scipy_gaussian", "Peer"),
+}
+"""File and class of each contestant in `benchmark.peers`; the limit has a place of its own."""
+
+CHEAP = ("haloflow", "haloflow-1-worker", "limit", "onnxruntime", "scipy-fft", "scipy-correlate", "scipy-gaussian")
+"""Who competes in the quick form: nothing beyond the packages of the tests."""
+
+
+@dataclass
+class Result:
+    """What a contestant did in a job: seconds of each round, how far its answer is from Haloflow's, and remarks.
+
+    ``margin`` output pixels at the image's border were not compared, as this contestant's differ there.
+    """
+
+    name: str
+    seconds: list[float] = field(default_factory=list)
+    difference: float | None = None
+    margin: int = 0
+    note: str = ""
+    missing: bool = False
+    failed: bool = False
+
+    @property
+    def ran(self) -> bool:
+        """Whether it is there and can do the job."""
+        return not (self.missing or self.failed)
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the answer is Haloflow's, or there is none to compare."""
+        return self.difference is None or self.difference <= TOLERANCE
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data."""
+        return {**asdict(self), "agrees": self.agrees}
+
+
+@dataclass
+class Measured:
+    """A job's results."""
+
+    results: dict[str, Result]
+    recompute: float
+    verified: float | None
+    """Haloflow's largest deviation from the float64 reference, as a part of the map's scale."""
+
+
+def measure(room: Room, names: list[str], rounds: int) -> Measured:
+    """Run every contestant once a round; the first round warms up, is checked and is not counted.
+
+    Haloflow comes first, as the others are compared with its output.
+    """
+    room.clear("truth")
+    results = {name: Result(name) for name in names}
+    entered: dict[str, Contestant] = {}
+    for number in range(rounds + 1):
+        for name, result in results.items():
+            if not result.ran:
+                continue
+            try:
+                if not number:
+                    entered[name] = _enter(room, name)
+                seconds = _run(entered[name])
+                if number:
+                    result.seconds.append(seconds)
+                else:
+                    _compare(entered[name], result)
+            except ImportError as error:
+                result.missing, result.note = True, f"not installed: {error.name or error}"
+            except Exception as error:  # noqa: BLE001 - a peer that cannot do a job is told of, and the others go on
+                result.failed, result.note = True, f"cannot: {_one_line(error)}"
+            else:
+                result.note = entered[name].note
+                print(f"  round {number or 'to warm up'}: {name}: {seconds:.2f} s {result.note}", flush=True)
+            room.clear(name)
+        if not results["haloflow"].ran:
+            raise RuntimeError(f"haloflow failed in the job {room.job.name}: {results['haloflow'].note}")
+    room.clear("truth")
+    ours = entered["haloflow"]
+    return Measured(results, getattr(ours, "recompute", 1.0), getattr(ours, "verified", None))
+
+
+def _one_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+
+
+def _enter(room: Room, name: str) -> Contestant:
+    file, kind = PLACES.get(name, ("", "Peer"))
+    module = importlib.import_module(f"benchmark.peers.{file}" if file else "benchmark.limit")
+    contestant: Contestant = getattr(module, kind)(room)
+    contestant.prepare()
+    room.clear(name)
+    return contestant
+
+
+def _run(contestant: Contestant) -> float:
+    contestant.enter()
+    try:
+        started = time.perf_counter()
+        contestant.run()
+        return (time.perf_counter() - started) * contestant.scale
+    finally:
+        contestant.leave()
+
+
+def _compare(contestant: Contestant, result: Result) -> None:
+    """Compare everything; where that differs, all but the border, which a peer may have widened otherwise."""
+    result.difference = contestant.difference(0)
+    if not result.agrees:
+        margin = -(-contestant.job.halo // contestant.job.stride)
+        inside = contestant.difference(margin)
+        if inside is not None and inside <= TOLERANCE:
+            result.difference, result.margin = inside, margin

@@ -1,0 +1,79 @@
+"""Compiled loops: what NumPy gives, to the bit."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.compiled.loops import halve, look_up, quantise, survey
+from pipeline.compiled.taps import separate
+
+RNG = np.random.default_rng(11)
+STRANGE = np.array([np.nan, -np.nan, np.inf, -np.inf, -0.0, 0.0, 65519, 65520, 6e-8, 1e-8, 1e38, -2.5], np.float32)
+
+
+def maps_of(shape, part=0.3):
+    maps = RNG.standard_normal(shape, np.float32)
+    where = RNG.random(shape) < part
+    maps[where] = RNG.choice(STRANGE, int(where.sum()))
+    return maps
+
+
+@pytest.mark.parametrize("dtype", ["u1", "u2"])
+def test_look_up_of_a_strided_view(dtype):
+    numbers = RNG.integers(0, np.iinfo(dtype).max + 1, (2, 37, 53)).astype(dtype)[:, 3:, ::2]
+    table = RNG.standard_normal(np.iinfo(dtype).max + 1, np.float32)
+    out = np.empty(numbers.shape, np.float32)
+    look_up(numbers, table, out)
+    np.testing.assert_array_equal(out, table[numbers])
+
+
+@pytest.mark.parametrize("width", [1, 7, 8, 33, 64])
+def test_half_rounds_as_numpy_does(width):
+    maps = maps_of((2, 5, width))
+    made = np.empty(maps.shape, np.float16)
+    halve(maps, made.view(np.uint16))
+    with np.errstate(over="ignore"):
+        expected = maps.astype(np.float16)
+    np.testing.assert_array_equal(np.isnan(made), np.isnan(expected))
+    np.testing.assert_array_equal(np.nan_to_num(made).view("u2"), np.nan_to_num(expected).view("u2"))
+
+
+@pytest.mark.parametrize("width", [1, 7, 8, 33, 64])
+def test_quantise_counts_in_float64_cuts_and_marks_nan(width):
+    maps = maps_of((2, 5, width))
+    made = np.empty(maps.shape, np.int8)
+    quantise(maps, 0.25, 1 / 127, -127.0, 127.0, -128.0, made)
+    counted = np.rint((maps.astype(np.float64) - 0.25) / (1 / 127))
+    expected = np.where(np.isnan(maps), -128, np.clip(counted, -127, 127)).astype(np.int8)
+    np.testing.assert_array_equal(made, expected)
+
+
+@given(st.integers(1, 40), st.sampled_from([0.0, 0.02, 1.0]))
+def test_survey_gives_the_range_of_numbers_and_every_nan_the_same_bits(width, part):
+    maps = maps_of((2, 3, 2 * width), part)[:, :, ::2]  # a view
+    before = maps.copy()
+    low, high = survey(maps)
+    numbers = before[~np.isnan(before)]
+    assert (low, high) == ((numbers.min(), numbers.max()) if len(numbers) else (np.inf, -np.inf))
+    bits = maps.copy().view(np.uint32)
+    assert set(bits[np.isnan(before)].tolist()) <= {int(np.float32(np.nan).view(np.uint32))}
+    kept = ~np.isnan(before)
+    np.testing.assert_array_equal(bits[kept], before.view(np.uint32)[kept])
+
+
+def test_separate_finds_products_and_nothing_else():
+    column, row = RNG.standard_normal(9), RNG.standard_normal(4)
+    found = separate(np.outer(column, row))
+    assert found is not None
+    np.testing.assert_allclose(np.outer(*found), np.outer(column, row), rtol=3e-7)
+    narrow = np.outer(column, row).astype(np.float32).astype(np.float64)
+    assert separate(narrow) is not None  # float32's own rounding is allowed
+    broken = np.outer(column, row)
+    broken[3, 2] *= 1 + 1e-6
+    assert separate(broken) is None
+    assert separate(np.zeros((3, 3))) is None
+    zeros = np.outer([0.0, 1, 2], [3.0, 0, 1])
+    assert separate(zeros) is not None
+    zeros[0, 1] = 1e-9
+    assert separate(zeros) is None
