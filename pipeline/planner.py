@@ -23,7 +23,7 @@ from pipeline.storage.stored import stored_chunks, unit
 TASK_PIXELS = 2**24
 """Input pixels of one channel that a task grows to at the most, where its write units let it."""
 
-TASK_SECONDS = 0.01
+TASK_SECONDS = 0.02
 """What a task costs beside its pixels: scheduling, opening arrays, the calls to storage."""
 
 
@@ -107,10 +107,11 @@ def _choose_tasks(
         seconds = TASK_SECONDS + task.seconds + moved / STORE_RATE
         # Of two workers each waits half a task for the other at the end, on the average.
         tried.append((seconds / area * (1 + 1 / len(grid)), grid, task))
-        wider = tuple(2 * s if s < e else s for s, e in zip(step, extents, strict=True))
-        if wider == step:
+        # Twice as wide, then twice as high: rows are long where they can be.
+        if all(s >= e for s, e in zip(step, extents, strict=True)):
             break
-        step = wider
+        wider = step[1] <= step[0] and step[1] < extents[1]
+        step = (step[0], 2 * step[1]) if wider or step[0] >= extents[0] else (2 * step[0], step[1])
     _, grid, task = min(tried, key=lambda one: one[0])
     return grid, task
 

@@ -171,7 +171,7 @@ def block_memory(
     decoding = min(IN_FLIGHT, chunks) * 2 * source.chunk_bytes
     item = stored_bytes(kept[0].array, 1) // len(kept[0].array.channels)
     given = made * item
-    # A chunk on its way to the store exists as itself, as bytes, shuffled, and compressed; the last is not gone at once.
+    # A chunk on its way to the store exists as itself, as bytes, shuffled, and compressed; the last goes late.
     encoding = min((IN_FLIGHT + 1) * max(math.prod(k.array.chunks) for k in kept) * item, given) * 4
     # What the layers held is not all given back before the maps are written.
     return SLACK + max(taken + staged + decoding, given + computing + max(taken, encoding))

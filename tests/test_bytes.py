@@ -14,6 +14,7 @@ import zarr
 from zarr.storage import LocalStore
 
 import pipeline
+from pipeline.storage import chunkfiles
 
 LOCK = Lock()
 
@@ -47,6 +48,21 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counted]:
                 counts.written[f"{self.root}/{key}"] += 1
         await put(self, key, *words, **named)
 
+    file_get, file_put = chunkfiles.get, chunkfiles.ChunkFiles._put
+
+    def counting_file_get(path: Path) -> bytes:
+        found = file_get(path)
+        with LOCK:
+            counts.read[str(path)] += len(found)
+        return found
+
+    def counting_file_put(self: chunkfiles.ChunkFiles, key: str, encoded: Any) -> None:
+        with LOCK:
+            counts.written[str(self.folder / key)] += 1
+        file_put(self, key, encoded)
+
+    monkeypatch.setattr(chunkfiles, "get", counting_file_get)
+    monkeypatch.setattr(chunkfiles.ChunkFiles, "_put", counting_file_put)
     monkeypatch.setattr(LocalStore, "get", counting_get)
     monkeypatch.setattr(LocalStore, "set", counting_set)
     return counts

@@ -168,6 +168,30 @@ def test_the_window_of_a_scaled_map_is_in_stored_numbers():
     assert [round(window[key], 6) for key in ("min", "max", "start", "end")] == [10, 100, 10, 100]
 
 
+def units(m, values):
+    """Cut the values of a region that begins at a chunk's corner into whole chunks."""
+    height, width = m.chunks
+    rows, columns = (-(-n // size) for n, size in zip(values.shape[1:], m.chunks, strict=True))
+    made = np.full((rows, columns, len(values), height, width), m.fill, values.dtype)
+    for row, column in np.ndindex(rows, columns):
+        part = values[:, row * height : (row + 1) * height, column * width : (column + 1) * width]
+        made[row, column, :, : part.shape[1], : part.shape[2]] = part
+    return made
+
+
+@pytest.mark.parametrize("fill", [0, 7.5, math.nan])
+def test_a_chunk_of_nothing_but_the_fill_value_is_not_written(fill):
+    m = a_map(channels=("one",), extents=(4, 15), fill=fill)
+    create("out.zarr", [m], RECORD)
+    values = np.full((1, 4, 15), fill, np.float32)
+    values[0, 3, 6] = 1
+    values[0, :, 10:] = -0.0  # which is not 0
+    write("out.zarr", m, (Interval(0, 4), Interval(0, 15)), units(m, values))
+    array = zarr.open_array("out.zarr/x/match/0", mode="r")
+    np.testing.assert_array_equal(array[:].view("u4"), values.view("u4"))
+    assert array.nchunks_initialized == 2
+
+
 @pytest.mark.parametrize("dtype", ["float32", "int16"])
 def test_blocks_are_written_where_they_belong_and_nowhere_else(dtype):
     m = a_map(encoding=Encoding(dtype))
@@ -177,7 +201,7 @@ def test_blocks_are_written_where_they_belong_and_nowhere_else(dtype):
     expected = np.zeros_like(values)
     for rows, columns in blocks:
         region = (Interval(rows.start, rows.stop), Interval(columns.start, columns.stop))
-        write("out.zarr", m, region, values[:, rows, columns])
+        write("out.zarr", m, region, units(m, values[:, rows, columns]))
         expected[:, rows, columns] = values[:, rows, columns]
     array = zarr.open_array("out.zarr/x/match/0", mode="r")
     np.testing.assert_array_equal(array[:], expected)
@@ -188,7 +212,7 @@ def test_special_values_come_back_from_a_float_store():
     m = a_map(channels=("one",), extents=(1, 5))
     create("out.zarr", [m], RECORD)
     special = np.array([[[math.nan, math.inf, -math.inf, -0.0, 1e-42]]], np.float32)
-    write("out.zarr", m, (Interval(0, 1), Interval(0, 5)), special)
+    write("out.zarr", m, (Interval(0, 1), Interval(0, 5)), units(m, special))
     back = zarr.open_array("out.zarr/x/match/0", mode="r")[:]
     np.testing.assert_array_equal(back.view("u4"), special.view("u4"))
 
@@ -198,14 +222,14 @@ def test_a_layer_or_image_of_any_allowed_name_has_its_place(name):
     maps = [a_map(layer=name), a_map(image=name)]
     create("out.zarr", maps, RECORD)
     for m in maps:
-        write("out.zarr", m, (Interval(0, 10), Interval(0, 7)), np.ones((2, 10, 7), "f4"))
+        write("out.zarr", m, (Interval(0, 10), Interval(0, 7)), units(m, np.ones((2, 10, 7), "f4")))
         assert zarr.open_array(f"out.zarr/{m.group}/0", mode="r")[:].all()
 
 
 def test_nothing_but_groups_arrays_and_the_record_is_in_a_store():
     m = a_map()
     create("out.zarr", [m], RECORD)
-    write("out.zarr", m, (Interval(0, 10), Interval(0, 7)), np.ones((2, 10, 7), "f4"))
+    write("out.zarr", m, (Interval(0, 10), Interval(0, 7)), units(m, np.ones((2, 10, 7), "f4")))
     finish("out.zarr", {m: (1.0, 1.0)}, RECORD)
     files = {p.name for p in Path("out.zarr").rglob("*") if p.is_file() and "c" not in p.parts}
     assert files == {"zarr.json"}

@@ -1,6 +1,7 @@
 """What a task computes: from raw pixels to stored numbers, group by group, tile by tile."""
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -8,23 +9,37 @@ from numpy.typing import NDArray
 
 from pipeline.compiled.loops import survey
 from pipeline.forecast import Group
-from pipeline.geometry import Region, intersect, is_empty
+from pipeline.geometry import Interval, Region, intersect, is_empty, pixels
 from pipeline.grid import MapGrid, tiles
-from pipeline.pixels import Encoding
 from pipeline.planning import ImagePlan
 from pipeline.stack import BoundStack, Walk
+from pipeline.storage.output import MapArray
 
 Maps = NDArray[np.float32]
 
 
 class Stored:
-    """The stored numbers of a kept map over a region, and the range of its values."""
+    """The stored numbers of a kept map over a region, and the range of its values.
 
-    def __init__(self, encoding: Encoding, maps: int, region: Region) -> None:
+    ``units`` is (rows, columns, maps, y, x): each write unit lies together, as its codec wants it. What a unit has
+    beyond the end of the map is the array's fill value.
+    """
+
+    def __init__(self, array: MapArray, region: Region) -> None:
         self.region = region
         self.low, self.high = np.inf, -np.inf
-        self._encoding = encoding
-        self.numbers: NDArray[np.generic] = np.empty((maps, *_shape(region)), encoding.dtype)
+        self._encoding, self._sizes = array.encoding, array.chunks
+        extents = _shape(region)
+        counts = [-(-n // size) for n, size in zip(extents, array.chunks, strict=True)]
+        shape = (*counts, len(array.channels), *array.chunks)
+        self.units: NDArray[Any] = np.empty(shape, array.encoding.dtype)
+        if any(n % size for n, size in zip(extents, array.chunks, strict=True)):
+            self.units[...] = array.fill
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of the region's numbers."""
+        return int(pixels(self.region) * self.units.shape[2] * self.units.itemsize)
 
     def put(self, maps: Maps, region: Region) -> None:
         """Take what falls into this region."""
@@ -33,7 +48,12 @@ class Stored:
         values = _cut(maps, common, region)
         low, high = survey(values)
         self.low, self.high = min(self.low, float(low)), max(self.high, float(high))
-        self._encoding.write(values, _cut(self.numbers, common, self.region))
+        frame = [Interval(c.start - i.start, c.stop - i.start) for c, i in zip(common, self.region, strict=True)]
+        touched = (range(i.start // n, -(-i.stop // n)) for i, n in zip(frame, self._sizes, strict=True))
+        for place in product(*touched):
+            unit = tuple(Interval(p * n, (p + 1) * n) for p, n in zip(place, self._sizes, strict=True))
+            part = intersect(tuple(frame), unit)
+            self._encoding.write(_cut(values, part, tuple(frame)), _cut(self.units[place], part, unit))
 
 
 class Between:
@@ -54,13 +74,11 @@ Sinks = Mapping[int, Sequence[Stored | Between]]
 def compute(plan: ImagePlan, raw: NDArray[np.generic], walk: Walk, regions: Sequence[Region]) -> list[Stored]:
     """Return each kept map over its region, from the raw pixels that a walk back from the regions reads."""
     operations = plan.stack.operations
-    kept = [
-        Stored(k.array.encoding, len(operations[k.place].maps), region)
-        for k, region in zip(plan.kept, regions, strict=True)
-    ]
+    kept = [Stored(k.array, region) for k, region in zip(plan.kept, regions, strict=True)]
     if plan.background and _is_empty(raw, plan.source.fill) and not any(walk.edges):
         for stored, values in zip(kept, plan.background, strict=True):
-            stored.put(np.broadcast_to(values[:, None, None], stored.numbers.shape).copy(), stored.region)
+            shape = (len(values), *_shape(stored.region))
+            stored.put(np.broadcast_to(values[:, None, None], shape).copy(), stored.region)
         return kept
 
     read: Callable[[Region], Maps] = lambda region: plan.scale.to_map(_cut(raw, region, walk.read))  # noqa: E731

@@ -46,8 +46,7 @@ def run_task(plan: ImagePlan, image: int, block: int, cache: ChunkCache) -> Done
     del raw
     given = 0
     for kept, stored in zip(plan.kept, made, strict=True):
-        if stored.numbers.size:
-            write(plan.store, kept.array, stored.region, stored.numbers, cache)
-            given += stored.numbers.nbytes
+        write(plan.store, kept.array, stored.region, stored.units, cache)
+        given += stored.nbytes
     ranges = tuple((stored.low, stored.high) for stored in made)
     return Done(image, block, time.perf_counter() - started, taken, given, ranges)

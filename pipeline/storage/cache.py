@@ -10,13 +10,13 @@ from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, field
 from itertools import groupby, product
 from threading import Lock
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
 
 from pipeline.geometry import Interval, Region, intersect
+from pipeline.storage.handle import Handle
 
 Pixels = NDArray[Any]
 Key = tuple[str, int, int]
@@ -58,7 +58,7 @@ class ChunkCache:
     _coming: dict[Key, "Future[Pixels]"] = field(default_factory=dict)
     _readers: dict[Key, int] = field(default_factory=dict)
     """How many more blocks will want each of these."""
-    _arrays: dict[tuple[str, str], Any] = field(default_factory=dict)
+    _arrays: dict[tuple[str, str], Handle] = field(default_factory=dict)
     _lock: Lock = field(default_factory=Lock)
 
     @property
@@ -66,11 +66,11 @@ class ChunkCache:
         """The bytes of pixels held now."""
         return self._size
 
-    def open(self, path: str, mode: str) -> Any:
+    def open(self, path: str, mode: Literal["r", "r+"]) -> Handle:
         """Return the Zarr array at a path, which is opened once a run."""
         array = self._arrays.get((path, mode))
         if array is None:
-            array = self._arrays[path, mode] = zarr.open_array(path, mode=mode)
+            array = self._arrays[path, mode] = Handle.open(path, mode)
         return array
 
     def claim(self, readers: Mapping[Key, int]) -> Claim:

@@ -4,13 +4,11 @@ The run's own things lie under one reserved name in the root's attributes. What 
 ``complete`` mark is true; that mark is written last.
 """
 
-import math
 import os
 import secrets
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +21,7 @@ from pipeline.errors import OutputError
 from pipeline.geometry import Region
 from pipeline.pixels import Encoding
 from pipeline.storage.cache import ChunkCache
+from pipeline.storage.handle import Handle
 from pipeline.storage.images import RESERVED
 from pipeline.storage.ome import describe
 
@@ -32,9 +31,6 @@ CODECS: dict[str, Any] = {
     "none": None,
 }
 """What a store's compression may be, by name."""
-
-_LOOKS = 16
-"""Rows and columns of a chunk that are looked at to see whether it may be empty."""
 
 
 @dataclass(frozen=True)
@@ -134,30 +130,18 @@ def _fill(staged: Path, maps: Sequence[MapArray], record: dict[str, Any]) -> Non
         )
 
 
-def write(
-    store: str, m: MapArray, region: Region, stored: NDArray[np.generic], cache: ChunkCache | None = None
-) -> None:
-    """Write whole write units of a map: ``stored`` is (c, y, x) over the region (y, x).
+def write(store: str, m: MapArray, region: Region, units: NDArray[Any], cache: ChunkCache | None = None) -> None:
+    """Write the chunks of a map that a region (y, x) covers: ``units`` is (rows, columns, maps, y, x).
 
     The array is the one that the ``cache`` of a run has open, or is opened.
     """
+    if not units.size:
+        return
     path = f"{store}/{m.group}/0"
-    array: Any = cache.open(path, "r+") if cache else zarr.open_array(path, mode="r+")
-    # Zarr's look for chunks of nothing but fill value takes as long as their codec: it is spared where there are none.
-    array = array.with_config({"write_empty_chunks": not _may_be_empty(m, stored)})
-    array[:, region[0].start : region[0].stop, region[1].start : region[1].stop] = stored
-
-
-def _may_be_empty(m: MapArray, stored: NDArray[np.generic]) -> bool:
-    """Look at some pixels of each chunk, whether they are all the fill value."""
-    if math.isnan(m.fill):
-        return True
-    height, width = m.chunks
-    for c, y, x in product(range(len(stored)), range(0, stored.shape[1], height), range(0, stored.shape[2], width)):
-        seen = stored[c, y : y + height : max(1, height // _LOOKS), x : x + width : max(1, width // _LOOKS)]
-        if (seen == m.fill).all():
-            return True
-    return False
+    array = cache.open(path, "r+") if cache else Handle.open(path, "r+")
+    first = [i.start // size for i, size in zip(region, m.chunks, strict=True)]
+    for row, column, c in np.ndindex(units.shape[:3]):
+        array.write((c, first[0] + row, first[1] + column), units[row, column, c : c + 1])
 
 
 def finish(store: str, windows: dict[MapArray, tuple[float, float]], record: dict[str, Any]) -> None:

@@ -4,12 +4,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
 
 from pipeline.errors import InputError
 from pipeline.geometry import Interval, Region
 from pipeline.storage.cache import ChunkCache, Chunked, Readers
+from pipeline.storage.handle import Handle
 
 
 @dataclass(frozen=True)
@@ -72,10 +72,8 @@ class Source:
             With a cache: who else reads the chunks of the region.
         """
         try:
-            if cache is None:
-                return self._get(zarr.open_array(self.array, mode="r"), region)
-            array = cache.open(self.array, "r")
-            if not cache.limit:
+            array = cache.open(self.array, "r") if cache else Handle.open(self.array, "r")
+            if cache is None or not cache.limit:
                 return self._get(array, region)
             chunked = Chunked(self.array, self.extents, self.chunks)
             return chunked.read(region, readers, cache, lambda part: self._get(array, part))
@@ -85,13 +83,10 @@ class Source:
                 f"({type(error).__name__}: {error})"
             ) from error
 
-    def _get(self, array: Any, region: Region) -> NDArray[Any]:
-        places = {"c": slice(None), "y": _slice(region[0]), "x": _slice(region[1])}
-        values = np.asarray(array[tuple(places.get(axis, 0) for axis in self.axes)], self.dtype)
-        left = [axis for axis in self.axes if axis in places]
-        values = values.transpose([left.index(axis) for axis in ("c", "y", "x") if axis in left])
-        return values if "c" in left else values[None]
-
-
-def _slice(interval: Interval) -> slice:
-    return slice(interval.start, interval.stop)
+    def _get(self, array: Handle, region: Region) -> NDArray[Any]:
+        places = {"c": Interval(0, len(self.channels)), "y": region[0], "x": region[1]}
+        box = array.read(tuple(places.get(axis, Interval(0, 1)) for axis in self.axes))
+        values = np.asarray(box, self.dtype)
+        order = [self.axes.index(axis) for axis in ("c", "y", "x") if axis in self.axes]
+        rest = [n for n in range(len(self.axes)) if n not in order]
+        return values.transpose([*rest, *order]).reshape(len(self.channels), *map(len, region))

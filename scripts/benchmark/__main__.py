@@ -34,8 +34,10 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     # What a worker holds is no matter of this program, and a pause for memory would falsify the times.
     dask.config.set({"distributed.worker.memory.terminate": False})
-    # Every contestant's workers keep what they free, as Haloflow lets its own: it makes all of them faster.
+    # Every contestant's workers keep what they free and are spared Dask's profile of them, as Haloflow does with a
+    # cluster of its own: it makes all of them faster.
     dask.config.set({"distributed.nanny.pre-spawn-environ": KEEP_FREED})
+    dask.config.set({"distributed.worker.profile.enabled": False, "distributed.admin.tick.interval": "1s"})
     session = []
     try:
         with (

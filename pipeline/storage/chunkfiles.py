@@ -1,0 +1,173 @@
+"""Chunks that are files of their own, read and written without a detour.
+
+Zarr does its reading and writing in coroutines and threads, for stores that are far away. For a file on a disk that
+costs more than the work itself: four chunks of 1024² uint8 take 4.5 ms of processor time to read through zarr, and
+1 ms here; twelve of float32 take 93 ms to write, and 70 ms here. What this module does not know (shards, filters, other
+codecs and stores) goes through zarr.
+"""
+
+import os
+import secrets
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numcodecs.blosc import Blosc
+from numcodecs.gzip import GZip
+from numcodecs.zstd import Zstd
+from numpy.typing import NDArray
+from zarr.codecs import BloscCodec, BytesCodec, GzipCodec, ZstdCodec
+from zarr.storage import LocalStore
+
+from pipeline.geometry import Interval, Region
+
+_SHUFFLES = {"noshuffle": Blosc.NOSHUFFLE, "shuffle": Blosc.SHUFFLE, "bitshuffle": Blosc.BITSHUFFLE}
+
+_LOOKS = 16
+"""Places along an axis of a chunk that are looked at to see whether it may be all fill value."""
+
+
+@dataclass(frozen=True)
+class ChunkFiles:
+    """An array whose chunks are files: C order, one codec or none.
+
+    Parameters
+    ----------
+    array
+        The Zarr array, which knows the chunks' names.
+    folder
+        Where its files lie.
+    codec
+        Of numcodecs; None where chunks are plain bytes.
+    dtype
+        Of the stored numbers, byte order included.
+    """
+
+    array: Any
+    folder: Path
+    codec: Any
+    dtype: np.dtype[Any]
+
+    @classmethod
+    def of(cls, array: Any) -> "ChunkFiles | None":
+        """Return the files of a Zarr array, or None where its chunks are anything else."""
+        store, metadata = array.store_path.store, array.metadata
+        if not isinstance(store, LocalStore):
+            return None
+        folder = store.root / array.store_path.path
+        if metadata.zarr_format == 2:
+            plain = not metadata.filters and metadata.order == "C"
+            known = metadata.compressor is None or isinstance(metadata.compressor, Blosc | Zstd | GZip)
+            return cls(array, folder, metadata.compressor, array.dtype) if plain and known else None
+        head, *rest = metadata.codecs
+        if not isinstance(head, BytesCodec) or len(rest) > 1:
+            return None
+        codec = _codec(rest[0]) if rest else None
+        if rest and codec is None:
+            return None
+        order = ">" if head.endian and head.endian.value == "big" else "<"
+        return cls(array, folder, codec, array.dtype.newbyteorder(order))
+
+    def read(self, box: Region) -> NDArray[Any]:
+        """Return the pixels of a box, one interval for each axis of the array."""
+        out = np.empty([len(interval) for interval in box], self.dtype)
+        for place in self._places(box):
+            chunk = self._chunk(place)
+            cuts = [
+                Interval(n * size, (n + 1) * size).intersect(i)
+                for n, size, i in zip(place, self._sizes, box, strict=True)
+            ]
+            into = tuple(c.within(i) for c, i in zip(cuts, box, strict=True))
+            if chunk is None:
+                out[into] = self.array.fill_value or 0
+            else:
+                starts = [n * size for n, size in zip(place, self._sizes, strict=True)]
+                out[into] = chunk[tuple(slice(c.start - s, c.stop - s) for c, s in zip(cuts, starts, strict=True))]
+        return out
+
+    def write(self, place: tuple[int, ...], chunk: NDArray[Any]) -> None:
+        """Write a whole chunk; one of nothing but the fill value is left out."""
+        if not self._is_empty(chunk):
+            plain = np.ascontiguousarray(chunk, self.dtype)
+            self._put(self.array.metadata.encode_chunk_key(place), self.codec.encode(plain) if self.codec else plain)
+
+    @cached_property
+    def _sizes(self) -> tuple[int, ...]:
+        return tuple(self.array.chunks)
+
+    @cached_property
+    def _fill(self) -> Any:
+        """The bits of the fill value; 0 where none is said, as zarr has it."""
+        number = np.array(self.array.fill_value or 0, self.array.dtype)
+        return number.view(f"u{number.itemsize}")[()]
+
+    def _places(self, box: Region) -> Iterator[tuple[int, ...]]:
+        covers = (range(i.start // size, -(-i.stop // size)) for i, size in zip(box, self._sizes, strict=True))
+        return product(*covers)
+
+    def _chunk(self, place: Sequence[int]) -> NDArray[Any] | None:
+        """Return a chunk, or None where it is not stored; raises what the codec raises for damaged bytes."""
+        try:
+            stored = get(self.folder / self.array.metadata.encode_chunk_key(place))
+        except FileNotFoundError:
+            return None
+        if self.codec is None:
+            return np.frombuffer(stored, self.dtype).reshape(self._sizes)
+        # Into an array of the right size: bytes that claim to be more do not get it.
+        chunk = np.empty(self._sizes, self.dtype)
+        decoded = self.codec.decode(stored, out=chunk)
+        if decoded.nbytes != chunk.nbytes:
+            raise ValueError(f"{decoded.nbytes} bytes where a chunk has {chunk.nbytes}")
+        return chunk
+
+    def _put(self, key: str, encoded: Any) -> None:
+        """Write a file under a name of its own and rename it into place, so that no reader sees half of it."""
+        target = self.folder / key
+        partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
+        try:
+            put(partial, encoded)
+        except FileNotFoundError:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            put(partial, encoded)
+        partial.replace(target)
+
+    def _is_empty(self, chunk: NDArray[Any]) -> bool:
+        """Say whether all is fill value, to the bit (−0 is not 0); a few pixels tell for most chunks that it is not."""
+        bits = chunk.view(self._fill.dtype)
+        some = bits[tuple(slice(None, None, max(1, n // _LOOKS)) for n in chunk.shape)]
+        return bool((some == self._fill).all()) and bool((bits == self._fill).all())
+
+
+def _codec(codec: Any) -> Any:
+    """Return numcodecs' codec for one of zarr's, or None."""
+    if isinstance(codec, BloscCodec):
+        return Blosc(codec.cname.value, codec.clevel, _SHUFFLES[codec.shuffle.value], codec.blocksize)
+    if isinstance(codec, ZstdCodec):
+        return Zstd(codec.level, codec.checksum)
+    return GZip(codec.level) if isinstance(codec, GzipCodec) else None
+
+
+def get(path: Path) -> bytes:
+    """Return the bytes of a file."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        size = os.fstat(descriptor).st_size
+        parts = []
+        while size > 0 and (part := os.read(descriptor, size)):
+            parts.append(part)
+            size -= len(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+    finally:
+        os.close(descriptor)
+
+
+def put(path: Path, data: Any) -> None:
+    """Write a new file."""
+    with path.open("xb", buffering=0) as file:
+        left = memoryview(data).cast("B")
+        while left:
+            left = left[file.write(left) :]
