@@ -6,7 +6,7 @@ map in memory. More groups compute less twice and hold more. None of this change
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import product
 from math import ceil, prod
 
@@ -211,11 +211,9 @@ def middle(grid: MapGrid, step: Sequence[int]) -> Region:
     return tuple(Interval(start, start + n) for start, n in zip(starts, sizes, strict=True))
 
 
+@lru_cache(maxsize=256)
 def largest_read(
-    stack: BoundStack,
-    places: Sequence[int],
-    grid: BlockGrid,
-    extents: Sequence[tuple[int, ...]],
+    stack: BoundStack, places: tuple[int, ...], grid: BlockGrid, extents: tuple[tuple[int, ...], ...]
 ) -> tuple[int, int]:
     """Return the most input pixels and the most output pixels of all maps that one block has."""
     marks = [sorted({*range(min(3, n)), n // 2, *range(max(0, n - 3), n)}) for n in grid.counts]

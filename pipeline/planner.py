@@ -20,7 +20,7 @@ from pipeline.storage.output import MapArray
 from pipeline.storage.source import Source
 from pipeline.storage.stored import stored_chunks, unit
 
-TASK_PIXELS = 2**24
+TASK_PIXELS = 2**23
 """Input pixels of one channel that a task grows to at the most, where its write units let it."""
 
 TASK_SECONDS = 0.02

@@ -165,7 +165,7 @@ def block_memory(
 
     ``computing`` of them beside its input and output while it computes, ``staged`` while its region is put together.
     """
-    read, made = largest_read(stack, [k.place for k in kept], grid, extents)
+    read, made = largest_read(stack, tuple(k.place for k in kept), grid, tuple(extents))
     taken = read * source.pixel_bytes
     chunks = (-(-read // math.prod(source.chunks)) + 3) * len(source.channels)
     decoding = min(IN_FLIGHT, chunks) * 2 * source.chunk_bytes

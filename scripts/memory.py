@@ -1,10 +1,11 @@
 """Ingest and run a large TIFF in processes of their own, and measure the peak resident memory of each.
 
-python scripts/memory.py [--side 20000] [--limit 700] [--folder DIR]
+python scripts/memory.py [--side 20000] [--limit 700] [--folder DIR] [--growth]
 
 Makes a striped uint8 TIFF of SIDE × SIDE pixels, turns it into chunked Zarr, runs a small stack over it with two worker
 processes, verifies the result, and prints a line for each process. Ends with 1 if one held more than LIMIT megabytes
-(10^6 bytes), or if a worker held more than its plan forecasts.
+(10^6 bytes), or if a worker held more than its plan forecasts. With --growth instead: the same stack over images of 64
+megapixels and of 4 gigapixels, whose workers must hold the same within a tenth.
 """
 
 import argparse
@@ -18,7 +19,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
+import zarr
+
+HALOFLOW = [sys.executable, "-m", "pipeline.cli"]
 
 CONFIG = """
 input: {images: big.zarr}
@@ -55,6 +60,8 @@ def peaks(words: list[str], folder: Path) -> tuple[float, dict[str, int], str]:
                 continue
         time.sleep(0.05)
     reader.join()
+    if child.stdout:
+        child.stdout.close()
     if child.returncode:
         sys.exit(f"{' '.join(words)} ended with {child.returncode}")
     return time.perf_counter() - started, found, printed[0]
@@ -74,9 +81,11 @@ def main() -> None:
     parser.add_argument("--limit", type=float, default=700, help="megabytes a process may hold")
     parser.add_argument("--layout", default="striped")
     parser.add_argument("--folder", type=Path, help="where to work (default: a temporary folder)")
+    parser.add_argument("--growth", action="store_true", help="compare a small image and a large one")
     told = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="haloflow-memory-", dir=told.folder))
-    haloflow = [sys.executable, "-m", "pipeline.cli"]
+    if told.growth:
+        growth(folder)
     make = Path(__file__).with_name("make_tiff.py")
     worst = 0.0
     try:
@@ -90,7 +99,7 @@ def main() -> None:
             ["run", "config.yaml", "--workers", "2", "--quiet"],
             ["verify", "config.yaml"],
         ):
-            seconds, found, printed = peaks([*haloflow, *words], folder)
+            seconds, found, printed = peaks([*HALOFLOW, *words], folder)
             if words[0] == "plan":
                 forecast = _forecast(json.loads(printed))
                 print(f"plan: a worker is forecast to hold {forecast / 1e6:.0f} MB")
@@ -106,6 +115,34 @@ def main() -> None:
         shutil.rmtree(folder)
     print(f"the largest process held {worst:.0f} MB; the limit is {told.limit:.0f} MB")
     sys.exit(worst > told.limit)
+
+
+def growth(folder: Path) -> None:
+    """Run the stack over a small and a large image, and end with 1 if a worker holds a tenth more for the large one."""
+    (folder / "config.yaml").write_text(
+        CONFIG.replace("store: maps.zarr", "store: maps.zarr, dtype: int8, range: [-8, 8]")
+    )
+    chunk = np.random.default_rng(0).integers(0, 256, (1024, 1024)).astype(np.uint8)
+    held = []
+    try:
+        for side in (8192, 65536):
+            array = zarr.create_array(folder / "big.zarr", shape=(side, side), chunks=chunk.shape, dtype="uint8")
+            array[:1024, :1024] = chunk
+            for row in range(side // 1024):  # one file under many names: the image is large, the disk need not be
+                (folder / f"big.zarr/c/{row}").mkdir(exist_ok=True)
+                for column in range(side // 1024):
+                    if row or column:
+                        (folder / f"big.zarr/c/{row}/{column}").hardlink_to(folder / "big.zarr/c/0/0")
+            seconds, found, _ = peaks([*HALOFLOW, "run", "config.yaml", "--workers", "2", "--quiet"], folder)
+            for name, peak in found.items():
+                print(f"{side}²: {name}: {peak / 1e6:.0f} MB, {seconds:.1f} s")
+            held.append(max(peak for name, peak in found.items() if name != "main"))
+            shutil.rmtree(folder / "maps.zarr")
+            shutil.rmtree(folder / "big.zarr")
+    finally:
+        shutil.rmtree(folder)
+    print(f"a worker holds {held[1] / held[0]:.2f} times as much for the large image")
+    sys.exit(held[1] > 1.1 * held[0])
 
 
 def _forecast(plan: dict[str, Any]) -> int:

@@ -71,6 +71,8 @@ def test_every_store_gives_the_same_through_the_cache(tmp_path, store):
         for x in range(0, 40, 9):
             region = (Interval(y, y + 11), Interval(x, x + 7))
             np.testing.assert_array_equal(source.read(region, cache, many(region, 9)), part(region))
+    nothing = (Interval(5, 5), Interval(0, 3))
+    assert source.read(nothing, cache, ((), (1,))).shape == (2, 0, 3)
     assert 0 < cache.nbytes <= cache.limit
 
 

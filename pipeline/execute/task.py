@@ -40,7 +40,7 @@ def run_task(plan: ImagePlan, image: int, block: int, cache: ChunkCache) -> Done
     index = plan.grid.index(plan.blocks[block])
     regions = plan.grid.regions(index)
     walk = plan.stack.walk(plan.wanted(regions), plan.extents)
-    raw = plan.source.read(walk.read, cache, plan.reading.readers(index))
+    raw = plan.source.read(walk.read, cache, plan.reading.readers(index, walk.read))
     made = compute(plan, raw, walk, regions)
     taken = raw.nbytes
     del raw

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import InputError
-from pipeline.geometry import Interval, Region
+from pipeline.geometry import Interval, Region, is_empty
 from pipeline.storage.cache import ChunkCache, Chunked, Readers
 from pipeline.storage.handle import Handle
 
@@ -73,7 +73,7 @@ class Source:
         """
         try:
             array = cache.open(self.array, "r") if cache else Handle.open(self.array, "r")
-            if cache is None or not cache.limit:
+            if cache is None or not cache.limit or is_empty(region):
                 return self._get(array, region)
             chunked = Chunked(self.array, self.extents, self.chunks)
             return chunked.read(region, readers, cache, lambda part: self._get(array, part))
