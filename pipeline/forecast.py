@@ -158,9 +158,11 @@ class Costs:
         ends = [*self.cuts(), count]
         best: dict[int, tuple[float, tuple[Group, ...]]] = {0: (0.0, ())}
         for place, end in enumerate(ends[1:], 1):
+            if end < count and is_empty(needed[end]):
+                continue  # this task makes nothing beyond
             ways = []
             for first in ends[:place]:
-                if end == count or not is_empty(needed[end]):
+                if first in best:
                     group = self.group(first, end)
                     seconds, groups = best[first]
                     between = 8 * len(self.stack.operations[end - 1].maps) * pixels(needed[end]) if end < count else 0
