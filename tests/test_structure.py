@@ -25,6 +25,7 @@ ORDER = [
     {"job", "inspection"},
     {"api"},
     {"verification"},
+    {"commands"},
     {"cli"},
 ]
 """The rooms from the ground up; a room imports from lower ones, and from its own."""

@@ -1,0 +1,75 @@
+"""What verbs share: options of one name and one meaning, how a config is read, how results and progress are shown."""
+# ruff: noqa: PLC0415
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from pipeline.job import Job
+
+
+def options(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Return a decorator that gives a command the options of these names, in this order."""
+    known = {
+        "set": click.option(
+            "--set", "settings", multiple=True, metavar="KEY.PATH=VALUE", help="Change a value of the config."
+        ),
+        "json": click.option("--json", "as_json", is_flag=True, help="Print JSON to standard output."),
+        "quiet": click.option("--quiet", is_flag=True, help="Print nothing but errors."),
+        "memory": click.option(
+            "--memory",
+            metavar="SIZE",
+            help="What one worker may hold, such as 2GB. [default: a core's share]",
+        ),
+        "kernel": click.option("--kernel", metavar="NAME", help="Force a kernel: onnxruntime or numpy."),
+        "overwrite": click.option("--overwrite", is_flag=True, help="Replace what an earlier run made."),
+    }
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        for name in reversed(names):
+            command = known[name](command)
+        return command
+
+    return decorate
+
+
+def load(config: str, settings: tuple[str, ...]) -> "Job":
+    """Return the job of a config file, with the user's ``--set`` changes."""
+    import pipeline
+
+    return pipeline.load(config, settings)
+
+
+def show(found: Any, *, as_json: bool, quiet: bool = False) -> None:
+    """Print a result in words, or as JSON; quiet takes the words away."""
+    if as_json:
+        click.echo(json.dumps(found.to_dict(), indent=2))
+    elif not quiet:
+        click.echo(str(found))
+
+
+@contextmanager
+def progress_bar(what: str, unit: str, *, quiet: bool) -> Iterator["Callable[[int, int], None] | None"]:
+    """Give a function of (done, all) that shows a bar on a terminal; elsewhere the report at the end says it all."""
+    if quiet or not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(unit),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+    )
+    with bar:
+        row = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(row, completed=done, total=total)

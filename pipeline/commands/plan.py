@@ -1,0 +1,39 @@
+"""What can be said before a run: ``haloflow plan``, ``validate`` and ``schema``."""
+# ruff: noqa: PLC0415
+
+import json
+
+import click
+
+from pipeline.commands.common import load, options, show
+
+
+@click.command()
+@click.argument("config")
+@options("memory", "kernel", "set", "json", "quiet")
+def plan(
+    config: str, memory: str | None, kernel: str | None, settings: tuple[str, ...], as_json: bool, quiet: bool
+) -> None:
+    """Say what a run of CONFIG would do: extents, halo, kernels, tasks, bytes, memory and time."""
+    import pipeline
+
+    show(pipeline.plan(load(config, settings), memory=memory, kernel=kernel), as_json=as_json, quiet=quiet)
+
+
+@click.command()
+@click.argument("config")
+@options("set", "quiet")
+def validate(config: str, settings: tuple[str, ...], quiet: bool) -> None:
+    """Check a CONFIG and its features, without the images."""
+    job = load(config, settings)
+    if not quiet:
+        layers = " → ".join(job.stack.names)
+        click.echo(f"{config}: valid: {len(job.features)} features; layers {layers}")
+
+
+@click.command()
+def schema() -> None:
+    """Print the JSON Schema of a config, for editors."""
+    from pipeline.config import schema as config_schema
+
+    click.echo(json.dumps(config_schema(), indent=2))

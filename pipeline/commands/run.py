@@ -1,0 +1,44 @@
+"""``haloflow run``."""
+# ruff: noqa: PLC0415
+
+import logging
+
+import click
+
+from pipeline.commands.common import load, options, progress_bar, show
+from pipeline.errors import RunError
+
+
+@click.command()
+@click.argument("config")
+@click.option(
+    "--cluster",
+    default="local",
+    show_default=True,
+    metavar="local|threads|serial|ADDRESS",
+    help="Where to run: a process a worker, threads, one task after another, or a Dask scheduler.",
+)
+@click.option("--workers", type=click.IntRange(1), help="How many workers. [default: one a core]")
+@options("memory", "kernel", "overwrite", "set", "json", "quiet")
+def run(
+    config: str,
+    cluster: str,
+    workers: int | None,
+    memory: str | None,
+    kernel: str | None,
+    overwrite: bool,
+    settings: tuple[str, ...],
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Run a CONFIG: read the images, make the maps, write the output store."""
+    import pipeline
+
+    planned = pipeline.plan(load(config, settings), memory=memory, kernel=kernel)
+    # What the cluster logs of a lost worker or scheduler is told by the outcome, in one line.
+    logging.disable(logging.CRITICAL)
+    with progress_bar(planned.store, "tasks", quiet=quiet or as_json) as progress:
+        report = pipeline.run(planned, cluster, workers, overwrite=overwrite, progress=progress)
+    show(report, as_json=as_json, quiet=quiet)
+    if not report.complete:
+        raise RunError(f"{report.tasks - report.done} of {report.tasks} tasks failed; the rest is complete")

@@ -1,0 +1,41 @@
+"""What can be said of what stands there: ``haloflow verify`` and ``info``."""
+# ruff: noqa: PLC0415
+
+import json
+
+import click
+
+from pipeline.commands.common import load, options, show
+from pipeline.errors import RunError
+
+
+@click.command()
+@click.argument("config")
+@click.option(
+    "--windows",
+    type=click.IntRange(1),
+    default=16,
+    show_default=True,
+    help="Windows of each map to recompute.",
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the random windows.")
+@options("set", "json", "quiet")
+def verify(config: str, windows: int, seed: int, settings: tuple[str, ...], as_json: bool, quiet: bool) -> None:
+    """Recompute windows of CONFIG's output from the raw input in float64 and say how far off the store is."""
+    import pipeline
+
+    found = pipeline.verify(load(config, settings), windows=windows, seed=seed)
+    show(found, as_json=as_json, quiet=quiet)
+    if not found.passed:
+        raise RunError(str(found))
+
+
+@click.command()
+@click.argument("path")
+@options("json")
+def info(path: str, as_json: bool) -> None:
+    """Say what stands at PATH: an image, or a store that haloflow made."""
+    from pipeline.inspection import inspect, inspect_text
+
+    found = inspect(path)
+    click.echo(json.dumps(found, indent=2) if as_json else inspect_text(found))
