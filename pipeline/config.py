@@ -9,16 +9,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from functools import reduce
 from pathlib import Path as FilePath
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import (
     BaseModel,
     BeforeValidator,
-    ConfigDict,
     Discriminator,
     Field,
     ValidationError,
-    model_validator,
 )
 from pydantic_core import ErrorDetails
 
@@ -26,7 +24,8 @@ from pipeline.document import MAX_BYTES, Document, Path, assign, parse
 from pipeline.errors import ConfigError
 from pipeline.features import FeatureSpec, spec_of
 from pipeline.layers import LAYERS, Layer
-from pipeline.layers.base import Finite, Names, Pair, as_tuple
+from pipeline.layers.base import Finite, Names, as_tuple
+from pipeline.sections import Compression, Output, Section
 from pipeline.stack import layer_names
 
 if TYPE_CHECKING:
@@ -35,11 +34,7 @@ else:
     AnyLayer = Annotated[reduce(operator.or_, LAYERS.values()), Discriminator("type")]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-class Input(_Section):
+class Input(Section):
     """The images and what their pixel values mean."""
 
     images: Names = Field(min_length=1, description="paths or globs of Zarr images, one or a list")
@@ -48,31 +43,7 @@ class Input(_Section):
     level: int = Field(0, ge=0, description="the resolution level of an OME-Zarr image, 0 the finest")
 
 
-class Output(_Section):
-    """Where the maps go and how they are stored."""
-
-    store: str = Field(min_length=1, description="the Zarr group of the run")
-    layers: Names | None = Field(None, min_length=1, description="the layers whose maps to keep (default: the last)")
-    dtype: Literal["float32", "float16", "int8", "uint8", "int16", "uint16"] = "float32"
-    range: Annotated[tuple[Finite, Finite], BeforeValidator(as_tuple)] | None = Field(
-        None, description="for integers: the map values that the type is spread over (default: -1 to 1)"
-    )
-    chunks: Pair | None = Field(
-        None,
-        description="one number for both axes, or (y, x) (default: about 2048 input pixels, 256 to 1024 of the map)",
-    )
-    compression: Literal["lz4", "zstd", "none"] = "lz4"
-
-    @model_validator(mode="after")
-    def _has_a_range(self) -> Self:
-        if self.range is not None and self.dtype.startswith("float"):
-            raise ValueError(f"range has no effect on {self.dtype}")
-        if self.range is not None and not self.range[0] < self.range[1]:
-            raise ValueError(f"range goes from {self.range[0]:g} to {self.range[1]:g}; the first must be less")
-        return self
-
-
-class Config(_Section):
+class Config(Section):
     """A whole config."""
 
     input: Input
@@ -213,7 +184,12 @@ def _user_path(data: Any, location: tuple[str | int, ...]) -> tuple[Path, Any]:
 
 def _keys(path: Path, value: Any) -> Iterable[str]:
     """Return the keys that may stand at a path."""
-    sections: dict[Path, type[BaseModel]] = {(): Config, ("input",): Input, ("output",): Output}
+    sections: dict[Path, type[BaseModel]] = {
+        (): Config,
+        ("input",): Input,
+        ("output",): Output,
+        ("output", "compression"): Compression,
+    }
     model: type[BaseModel] | None = sections.get(path)
     if path[:1] == ("layers",) and isinstance(value, dict):
         model = LAYERS.get(value.get("type", ""))

@@ -49,6 +49,12 @@ def times(extents: Sequence[int]) -> str:
     return " × ".join(str(e) for e in extents)
 
 
+def stored_as(kept: dict[str, Any]) -> str:
+    """Say how a kept map is stored: its chunks, shards and compression, from the plan as plain data."""
+    shards = f" in shards of {times(kept['shards'])}" if kept.get("shards") else ""
+    return f"chunks {times(kept['chunks'])}{shards}, {kept['compression']}"
+
+
 def duration(seconds: float) -> str:
     """Write a rough time.
 
@@ -114,7 +120,8 @@ def _image_dict(image: "ImagePlan") -> dict[str, Any]:
                 "extents": list(k.array.extents),
                 "chunks": list(k.array.chunks),
                 "dtype": k.array.encoding.dtype,
-                "compression": k.array.compression,
+                "shards": list(k.array.shards) if k.array.shards else None,
+                "compression": str(k.array.compression),
             }
             for k in image.kept
         ],
@@ -180,10 +187,7 @@ def _image_lines(image: dict[str, Any]) -> list[str]:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     table = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows]
     reasons = [f"{la['name']}: {la['reason']}" for la in image["layers"] if la["reason"]]
-    kept = [
-        f"{k['layer']} {times(k['extents'])} {k['dtype']}, chunks {times(k['chunks'])}, {k['compression']}"
-        for k in image["kept"]
-    ]
+    kept = [f"{k['layer']} {times(k['extents'])} {k['dtype']}, {stored_as(k)}" for k in image["kept"]]
     return [
         f"{image['name']} ({image['path']})",
         f"  input     {len(image['channels'])} × {times(image['extents'])} {image['dtype']}, "

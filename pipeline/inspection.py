@@ -5,7 +5,7 @@ from typing import Any
 
 import zarr
 
-from pipeline.describe import size, times
+from pipeline.describe import size, stored_as, times
 from pipeline.errors import InputError
 from pipeline.storage.images import RESERVED, open_image
 
@@ -76,7 +76,7 @@ def inspect_text(found: dict[str, Any]) -> str:
     lines = [f"{found['path']}: made by haloflow {found['version']}, {state}"]
     lines += [
         f"  {m['image']}/{m['layer']}  {len(m['channels'])} × {times(m['extents'])} {m['dtype']}, "
-        f"chunks {times(m['chunks'])}, {m['compression']}; maps {', '.join(m['channels'][:8])}"
+        f"{stored_as(m)}; maps {', '.join(m['channels'][:8])}"
         for m in found["maps"]
     ]
     if report := found["report"]:

@@ -18,6 +18,7 @@ from pipeline.geometry import Interval
 from pipeline.pixels import Encoding, PixelScale, stored_dtype
 from pipeline.planning import OutputSpec
 from pipeline.stack import Stack, run_whole
+from pipeline.storage.codecs import Codec
 from pipeline.storage.images import open_image
 from pipeline.storage.source import Source
 
@@ -115,7 +116,8 @@ def load(config: str | Path | Mapping[str, Any], settings: Iterable[str] = ()) -
         layers=out.layers or layers.names[-1:],
         encoding=Encoding(out.dtype, *(out.range or (-1.0, 1.0))),
         chunks=out.chunks,
-        compression=out.compression,
+        shards=out.shards,
+        compression=Codec(out.compression.codec, out.compression.level),
     )
     return Job(checked, JobStack(layers, checked.input.black, checked.input.white), features, output)
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from pipeline.background import background, seeing
-from pipeline.describe import size
+from pipeline.describe import size, times
 from pipeline.errors import PlanError, StackError
 from pipeline.forecast import PROCESS, Costs, TaskCost
 from pipeline.geometry import Window
@@ -43,7 +43,7 @@ def plan_image(
         raise StackError(f"{source.path}: {error}") from None
     kept = tuple(_keep(source, stack, bound, extents, name, output) for name in output.layers)
     places = tuple(k.place for k in kept)
-    grids = tuple(MapGrid(k.array.extents, k.array.chunks, bound.strides(k.place)) for k in kept)
+    grids = tuple(MapGrid(k.array.extents, k.array.unit, bound.strides(k.place)) for k in kept)
     room = memory - PROCESS
     costs = Costs(bound, extents, places, grids, max(room // 4, 2**23))
     stored = stored_chunks(source) if source.fill is not None else None
@@ -59,10 +59,11 @@ def plan_image(
             "--memory"
         )
     if planned.peak_memory > memory:
+        what = "shard" if output.shards else "chunk"
         raise PlanError(
             f"{source.path}: a worker would need {size(planned.peak_memory)} and may have {size(memory)}; a task makes "
-            f"at least one chunk of {' × '.join(map(str, kept[0].array.chunks))} and reads chunks of "
-            f"{' × '.join(map(str, source.chunks))}: make output.chunks smaller, or give more with --memory"
+            f"at least one {what} of {times(kept[0].array.unit)} and reads chunks of {times(source.chunks)}: make "
+            f"output.{what}s smaller, or give more with --memory"
         )
     return planned if stored is None else _without_empty(planned, stored)
 
@@ -129,12 +130,14 @@ def _keep(
     windows = bound.window(place)
     # A unit of about 2048 input pixels a side serves reading, sharing and viewers alike.
     chunks = output.chunks or tuple(max(64, min(1024, 2048 // w.stride)) for w in windows)
+    fitted = (min(chunks[0], height), min(chunks[1], width))
     array = MapArray(
         image=source.name,
         layer=name,
         channels=bound.operations[place].maps,
         extents=(height, width),
-        chunks=(min(chunks[0], height), min(chunks[1], width)),
+        chunks=fitted,
+        shards=_shards(output, fitted, (height, width)),
         encoding=output.encoding,
         compression=output.compression,
         scale=(source.scale[0] * windows[0].stride, source.scale[1] * windows[1].stride),
@@ -142,6 +145,17 @@ def _keep(
         units=source.units,
     )
     return Kept(place, array)
+
+
+def _shards(output: OutputSpec, chunks: tuple[int, int], extents: tuple[int, int]) -> tuple[int, int] | None:
+    """Return the pixels of a shard: as many chunks as the config says, and no more than the map has."""
+    if output.shards is None or output.chunks is None:
+        return None
+    y, x = (
+        fitted * min(shard // chunk, -(-extent // fitted))
+        for shard, chunk, fitted, extent in zip(output.shards, output.chunks, chunks, extents, strict=True)
+    )
+    return (y, x)
 
 
 def _centre(source: Source, windows: Sequence[Window], axis: int) -> float:

@@ -19,6 +19,7 @@ from pipeline.grid import BlockGrid
 from pipeline.pixels import Encoding, PixelScale
 from pipeline.reading import Reading
 from pipeline.stack import BoundStack
+from pipeline.storage.codecs import Codec
 from pipeline.storage.output import MapArray
 from pipeline.storage.source import Source
 
@@ -171,8 +172,8 @@ def block_memory(
     decoding = min(IN_FLIGHT, chunks) * 2 * source.chunk_bytes
     item = stored_bytes(kept[0].array, 1) // len(kept[0].array.channels)
     given = made * item
-    # A chunk on its way to the store exists as itself, as bytes, shuffled, and compressed; the last goes late.
-    encoding = min((IN_FLIGHT + 1) * max(math.prod(k.array.chunks) for k in kept) * item, given) * 4
+    # A chunk or shard on its way to the store exists as itself, as bytes, shuffled, and compressed; the last goes late.
+    encoding = min((IN_FLIGHT + 1) * max(math.prod(k.array.unit) for k in kept) * item, given) * 4
     # What the layers held is not all given back before the maps are written.
     return SLACK + max(taken + staged + decoding, given + computing + max(taken, encoding))
 
@@ -191,4 +192,5 @@ class OutputSpec:
     layers: tuple[str, ...]
     encoding: Encoding
     chunks: tuple[int, int] | None
-    compression: str
+    shards: tuple[int, int] | None
+    compression: Codec

@@ -49,7 +49,7 @@ UNKNOWN_KEYS = [
       "(valid: black, images, level, white)")),
     ("out.zarr", "out.zarr\n  chunk: 8",
      ("11: output.chunk: unknown key; did you mean 'chunks'? "
-      "(valid: chunks, compression, dtype, layers, range, store)")),
+      "(valid: chunks, compression, dtype, layers, range, shards, store)")),
     ("padding: same", "strides: 2",
      ("7: layers[0].strides: unknown key; did you mean 'stride'? "
       f"(valid: {CONVOLUTION_KEYS})")),
@@ -127,6 +127,18 @@ NO_EFFECT = [
     ("out.zarr", "out.zarr\n  range: [0, 1]", "9: output: range has no effect on float32"),
     ("out.zarr", "out.zarr\n  dtype: int8\n  range: [1, 1]",
      "9: output: range goes from 1 to 1; the first must be less"),
+    ("out.zarr", "out.zarr\n  compression: gzip",
+     "11: output.compression: expected lz4, zstd, none, or a codec and its level; found 'gzip'"),
+    ("out.zarr", "out.zarr\n  compression: {codec: lz4, level: 12}",
+     "11: output.compression: lz4 has the levels 1 to 9; found 12"),
+    ("out.zarr", "out.zarr\n  compression: {codec: zstd, levl: 3}",
+     "11: output.compression.levl: unknown key; did you mean 'level'? (valid: codec, level)"),
+    ("out.zarr", "out.zarr\n  compression: {codec: none, level: 3}",
+     "11: output.compression: level has no effect without a codec"),
+    ("out.zarr", "out.zarr\n  shards: 64",
+     "9: output: shards needs chunks, too: the pixels of a chunk, of which a shard holds several"),
+    ("out.zarr", "out.zarr\n  shards: 64\n  chunks: [32, 30]",
+     "9: output: shards of 64 × 64 do not hold whole chunks of 32 × 30; make them a multiple"),
 ]  # fmt: skip
 
 

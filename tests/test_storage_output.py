@@ -12,6 +12,7 @@ from ome_zarr_models.v05.image import Image
 from pipeline.errors import OutputError
 from pipeline.geometry import Interval
 from pipeline.pixels import Encoding
+from pipeline.storage.codecs import Codec
 from pipeline.storage.images import RESERVED
 from pipeline.storage.output import MapArray, check, create, finish, write
 
@@ -29,7 +30,7 @@ def a_map(image="x", layer="match", **changes):
         "extents": (10, 7),
         "chunks": (4, 5),
         "encoding": Encoding(),
-        "compression": "lz4",
+        "compression": Codec("lz4"),
         "scale": (2.0, 3.0),
         "translation": (0.5, -1.0),
         "units": ("micrometer", None),
@@ -120,7 +121,7 @@ def test_a_place_that_cannot_be_written_is_an_output_error():
 @pytest.mark.parametrize(("compression", "codec"), [("lz4", "blosc"), ("zstd", "zstd"), ("none", None)])
 @pytest.mark.parametrize("dtype", ["float32", "float16", "int8", "uint16"])
 def test_a_store_is_made_as_asked_and_empty(compression, codec, dtype):
-    create("out.zarr", [a_map(compression=compression, encoding=Encoding(dtype, -2.0, 3.0))], RECORD)
+    create("out.zarr", [a_map(compression=Codec(compression), encoding=Encoding(dtype, -2.0, 3.0))], RECORD)
     array = zarr.open_array("out.zarr/x/match/0", mode="r")
     assert (array.shape, array.chunks, array.shards) == ((2, 10, 7), (1, 4, 5), None)
     assert array.dtype == dtype

@@ -14,7 +14,7 @@ ORDER = [
     {"compiled"},
     {"grid", "operation", "pixels"},
     {"layers", "kernels"},
-    {"features", "stack"},
+    {"features", "sections", "stack"},
     {"config", "forecast", "describe"},
     {"storage"},
     {"reading"},

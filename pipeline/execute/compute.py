@@ -28,12 +28,12 @@ class Stored:
     def __init__(self, array: MapArray, region: Region) -> None:
         self.region = region
         self.low, self.high = np.inf, -np.inf
-        self._encoding, self._sizes = array.encoding, array.chunks
+        self._encoding, self._sizes = array.encoding, array.unit
         extents = _shape(region)
-        counts = [-(-n // size) for n, size in zip(extents, array.chunks, strict=True)]
-        shape = (*counts, len(array.channels), *array.chunks)
+        counts = [-(-n // size) for n, size in zip(extents, array.unit, strict=True)]
+        shape = (*counts, len(array.channels), *array.unit)
         self.units: NDArray[Any] = np.empty(shape, array.encoding.dtype)
-        if any(n % size for n, size in zip(extents, array.chunks, strict=True)):
+        if any(n % size for n, size in zip(extents, array.unit, strict=True)):
             self.units[...] = array.fill
 
     @property

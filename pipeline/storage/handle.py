@@ -31,10 +31,10 @@ class Handle:
         return np.asarray(self.array[tuple(slice(i.start, i.stop) for i in box)])
 
     def write(self, place: tuple[int, ...], chunk: NDArray[Any]) -> None:
-        """Write a whole chunk; what lies beyond the array's end is dropped, and nothing but fill value is left out."""
+        """Write a whole shard or chunk; what lies beyond the array's end is dropped, as is nothing but fill value."""
         if self.files:
             self.files.write(place, chunk)
             return
-        ends = zip(place, self.array.chunks, self.array.shape, strict=True)
+        ends = zip(place, self.array.shards or self.array.chunks, self.array.shape, strict=True)
         box = tuple(slice(p * size, min((p + 1) * size, extent)) for p, size, extent in ends)
         self.array[box] = chunk[tuple(slice(0, b.stop - b.start) for b in box)]

@@ -17,9 +17,10 @@ import zarr
 from pipeline.describe import parse_size, size, times
 from pipeline.errors import InputError, OutputError
 from pipeline.pixels import PixelScale
+from pipeline.sections import CODECS
+from pipeline.storage.codecs import Codec
 from pipeline.storage.images import stem
 from pipeline.storage.ome import describe
-from pipeline.storage.output import CODECS
 from pipeline.storage.pictures import Block, Picture, open_picture, reading
 
 _ZARR = ("zarr.json", ".zarray", ".zgroup", ".zattrs")
@@ -261,7 +262,7 @@ def _fill(
             shape=(len(picture.channels), *picture.extents),
             chunks=(1, *chunks),
             dtype=picture.dtype,
-            compressors=CODECS[compression],
+            compressors=Codec(compression).made(),
             fill_value=0,
             dimension_names=("c", "y", "x"),
             # an absent chunk would read as 0 and pass for lost data later; and −0.0 is not 0

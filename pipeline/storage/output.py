@@ -15,22 +15,15 @@ from typing import Any
 import numpy as np
 import zarr
 from numpy.typing import NDArray
-from zarr.codecs import BloscCodec, ZstdCodec
 
 from pipeline.errors import OutputError
 from pipeline.geometry import Region
 from pipeline.pixels import Encoding
 from pipeline.storage.cache import ChunkCache
+from pipeline.storage.codecs import Codec
 from pipeline.storage.handle import Handle
 from pipeline.storage.images import RESERVED
 from pipeline.storage.ome import describe
-
-CODECS: dict[str, Any] = {
-    "lz4": BloscCodec(cname="lz4", clevel=5, shuffle="shuffle"),
-    "zstd": ZstdCodec(level=3),
-    "none": None,
-}
-"""What a store's compression may be, by name."""
 
 
 @dataclass(frozen=True)
@@ -43,12 +36,19 @@ class MapArray:
     extents: tuple[int, int]
     chunks: tuple[int, int]
     encoding: Encoding
-    compression: str
+    compression: Codec
     scale: tuple[float, float]
     translation: tuple[float, float]
     units: tuple[str | None, str | None]
     fill: float = 0
     """The stored number of pixels whose chunk is not written."""
+    shards: tuple[int, int] | None = None
+    """Where chunks lie together in larger objects, the pixels of one."""
+
+    @property
+    def unit(self) -> tuple[int, int]:
+        """The pixels (y, x) of what is written as one object: a shard where there are shards, else a chunk."""
+        return self.shards or self.chunks
 
     @property
     def group(self) -> str:
@@ -122,8 +122,9 @@ def _fill(staged: Path, maps: Sequence[MapArray], record: dict[str, Any]) -> Non
             "0",
             shape=(len(m.channels), *m.extents),
             chunks=(1, *m.chunks),
+            shards=(1, *m.shards) if m.shards else None,
             dtype=m.encoding.dtype,
-            compressors=CODECS[m.compression],
+            compressors=m.compression.made(),
             fill_value=m.fill,
             dimension_names=("c", "y", "x"),
             attributes=dict(m.encoding.attributes),
@@ -131,7 +132,7 @@ def _fill(staged: Path, maps: Sequence[MapArray], record: dict[str, Any]) -> Non
 
 
 def write(store: str, m: MapArray, region: Region, units: NDArray[Any], cache: ChunkCache | None = None) -> None:
-    """Write the chunks of a map that a region (y, x) covers: ``units`` is (rows, columns, maps, y, x).
+    """Write the units of a map that a region (y, x) covers: ``units`` is (rows, columns, maps, y, x).
 
     The array is the one that the ``cache`` of a run has open, or is opened.
     """
@@ -139,7 +140,7 @@ def write(store: str, m: MapArray, region: Region, units: NDArray[Any], cache: C
         return
     path = f"{store}/{m.group}/0"
     array = cache.open(path, "r+") if cache else Handle.open(path, "r+")
-    first = [i.start // size for i, size in zip(region, m.chunks, strict=True)]
+    first = [i.start // size for i, size in zip(region, m.unit, strict=True)]
     for row, column, c in np.ndindex(units.shape[:3]):
         array.write((c, first[0] + row, first[1] + column), units[row, column, c : c + 1])
 

@@ -12,7 +12,7 @@ from distributed import Client
 from benchmark import threads
 from benchmark.data import chunk_of, make_features, make_image
 from benchmark.jobs import Job
-from pipeline.storage.output import CODECS
+from pipeline.storage.codecs import Codec
 
 TOLERANCE = 1e-4
 """How far answers may lie apart, as a part of the output's greatest magnitude: float32 sums in other orders."""
@@ -84,7 +84,7 @@ class Room:
             shape=self.out_shape,
             chunks=(1, self.out_chunk, self.out_chunk),
             dtype=self.job.dtype,
-            compressors=CODECS["lz4"],
+            compressors=Codec("lz4").made(),
             fill_value=0,
         )
 

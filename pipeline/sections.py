@@ -1,0 +1,81 @@
+"""The config's section on the output, and what every section of a config is."""
+
+from typing import Annotated, Any, Literal, Self, get_args
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from pipeline.layers.base import Finite, Names, Pair, as_tuple
+
+
+class Section(BaseModel):
+    """A part of a config: frozen, with no keys but its own."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Compression(Section):
+    """How chunks are compressed."""
+
+    codec: Literal["lz4", "zstd", "none"] = "lz4"
+    level: int | None = Field(None, ge=1, le=22, description="lz4 has 1 to 9 (default: 5), zstd 1 to 22 (default: 3)")
+
+    @model_validator(mode="after")
+    def _has_a_level(self) -> Self:
+        if self.level is not None and self.codec == "none":
+            raise ValueError("level has no effect without a codec")
+        if self.level is not None and self.codec == "lz4" and self.level > 9:
+            raise ValueError(f"lz4 has the levels 1 to 9; found {self.level}")
+        return self
+
+
+CODECS = get_args(Compression.model_fields["codec"].annotation)
+"""The names of codecs."""
+
+
+def _as_codec(value: Any) -> Any:
+    if isinstance(value, dict | Compression):
+        return value
+    if value not in CODECS:
+        raise ValueError(f"expected {', '.join(CODECS)}, or a codec and its level; found {value!r}")
+    return {"codec": value}
+
+
+class Output(Section):
+    """Where the maps go and how they are stored."""
+
+    store: str = Field(min_length=1, description="the Zarr group of the run")
+    layers: Names | None = Field(None, min_length=1, description="the layers whose maps to keep (default: the last)")
+    dtype: Literal["float32", "float16", "int8", "uint8", "int16", "uint16"] = "float32"
+    range: Annotated[tuple[Finite, Finite], BeforeValidator(as_tuple)] | None = Field(
+        None, description="for integers: the map values that the type is spread over (default: -1 to 1)"
+    )
+    chunks: Pair | None = Field(
+        None,
+        description="one number for both axes, or (y, x) (default: about 2048 input pixels, 256 to 1024 of the map)",
+    )
+    shards: Pair | None = Field(
+        None,
+        description="pixels that lie together in one object, a multiple of chunks: one number for both axes, or (y, x)",
+    )
+    compression: Annotated[
+        Compression, BeforeValidator(_as_codec, json_schema_input_type=Literal["lz4", "zstd", "none"] | Compression)
+    ] = Compression()
+
+    @model_validator(mode="after")
+    def _has_whole_shards(self) -> Self:
+        if self.shards is not None and self.chunks is None:
+            raise ValueError("shards needs chunks, too: the pixels of a chunk, of which a shard holds several")
+        if self.shards and self.chunks and any(s % c for s, c in zip(self.shards, self.chunks, strict=True)):
+            raise ValueError(
+                f"shards of {self.shards[0]} × {self.shards[1]} do not hold whole chunks of {self.chunks[0]} × "
+                f"{self.chunks[1]}; make them a multiple"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _has_a_range(self) -> Self:
+        if self.range is not None and self.dtype.startswith("float"):
+            raise ValueError(f"range has no effect on {self.dtype}")
+        if self.range is not None and not self.range[0] < self.range[1]:
+            raise ValueError(f"range goes from {self.range[0]:g} to {self.range[1]:g}; the first must be less")
+        return self
