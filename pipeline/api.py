@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -13,13 +13,15 @@ import psutil
 from pipeline.describe import parse_size
 from pipeline.execute import cluster as dask_executor
 from pipeline.execute import serial
+from pipeline.execute.serial import explain
 from pipeline.execute.task import Done, Failed, Outcome
 from pipeline.job import Job
 from pipeline.planner import plan_image
 from pipeline.planning import Plan
-from pipeline.storage import output
+from pipeline.storage import output, pyramid
+from pipeline.storage.cache import ChunkCache
 from pipeline.storage.images import open_images
-from pipeline.storage.output import MapArray
+from pipeline.storage.windows import Sights
 
 __all__ = ["Report", "plan", "run"]
 
@@ -42,8 +44,8 @@ class Report:
 
     @property
     def complete(self) -> bool:
-        """Whether every task is done."""
-        return self.done == self.tasks
+        """Whether every task is done, and what is made at the end."""
+        return self.done == self.tasks and not self.failures
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as plain data."""
@@ -136,19 +138,19 @@ def _run(
     record: dict[str, Any] = {"version": version("haloflow"), "config": dict(plan.config), "plan": plan.to_dict()}
     maps = [kept.array for image in plan.images for kept in image.kept]
     output.create(plan.store, maps, record)
-    ranges: dict[MapArray, tuple[float, float]] = {}
+    sights = Sights()
     done: list[int] = [0, 0, 0]
     failures: list[Failed] = []
     for outcome in execute():
         if isinstance(outcome, Done):
             done = [a + b for a, b in zip(done, (1, outcome.bytes_read, outcome.bytes_written), strict=True)]
-            for kept, (low, high) in zip(plan.images[outcome.image].kept, outcome.ranges, strict=True):
-                before = ranges.get(kept.array, (low, high))
-                ranges[kept.array] = (min(before[0], low), max(before[1], high))
+            for kept, sight in zip(plan.images[outcome.image].kept, outcome.sights, strict=True):
+                sights.add(kept.array, sight)
         else:
             failures.append(outcome)
         if progress:
             progress(done[0] + len(failures), plan.tasks)
+    unfinished = _finish_pyramids(plan, {failed.image for failed in failures})
     report = Report(
         store=plan.store,
         images=len(plan.images),
@@ -168,12 +170,26 @@ def _run(
                 "reason": f.reason,
             }
             for f in sorted(failures, key=lambda f: (f.image, f.block))
-        ),
+        )
+        + tuple(unfinished),
     )
     record |= {"report": report.to_dict(), "complete": report.complete}
-    finite = {m: r for m, r in ranges.items() if all(abs(v) < float("inf") for v in r)}
-    output.finish(plan.store, finite, record)
+    output.finish(plan.store, {m: sights.windows(m) for m in maps}, record)
     return report
+
+
+def _finish_pyramids(plan: Plan, failed: Collection[int]) -> list[dict[str, Any]]:
+    """Make the levels that are left of the images whose tasks are all done; return what failed, for the report."""
+    cache, failures = ChunkCache(0), []
+    for image in (image for number, image in enumerate(plan.images) if number not in failed):
+        for kept in image.kept:
+            try:
+                for level, place in pyramid.left(kept.array):
+                    pyramid.make(plan.store, kept.array, level, place, cache)
+            except Exception as error:  # noqa: BLE001 - whatever storage raises, the other maps go on
+                what = {"image": image.source.path, "task": f"the pyramid of {kept.array.layer}"}
+                failures.append({**what, "reason": explain(error)})
+    return failures
 
 
 def _index(plan: Plan, failed: Failed) -> tuple[int, ...]:

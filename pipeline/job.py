@@ -118,6 +118,8 @@ def load(config: str | Path | Mapping[str, Any], settings: Iterable[str] = ()) -
         chunks=out.chunks,
         shards=out.shards,
         compression=Codec(out.compression.codec, out.compression.level),
+        shrink=out.pyramid,
+        version=out.ome_zarr,
     )
     return Job(checked, JobStack(layers, checked.input.black, checked.input.white), features, output)
 

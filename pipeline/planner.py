@@ -16,7 +16,7 @@ from pipeline.pixels import PixelScale
 from pipeline.planning import STORE_RATE, ImagePlan, Kept, OutputSpec, block_memory, stored_bytes
 from pipeline.reading import Reading
 from pipeline.stack import BoundStack, Stack
-from pipeline.storage.output import MapArray
+from pipeline.storage.maps import MapArray
 from pipeline.storage.source import Source
 from pipeline.storage.stored import stored_chunks, unit
 
@@ -143,6 +143,8 @@ def _keep(
         scale=(source.scale[0] * windows[0].stride, source.scale[1] * windows[1].stride),
         translation=(_centre(source, windows, 0), _centre(source, windows, 1)),
         units=source.units,
+        shrink=output.shrink,
+        version=output.version,
     )
     return Kept(place, array)
 

@@ -20,7 +20,8 @@ from pipeline.pixels import Encoding, PixelScale
 from pipeline.reading import Reading
 from pipeline.stack import BoundStack
 from pipeline.storage.codecs import Codec
-from pipeline.storage.output import MapArray
+from pipeline.storage.maps import MapArray, Shrink
+from pipeline.storage.metadata import Version
 from pipeline.storage.source import Source
 
 SLACK = 2**24
@@ -95,7 +96,8 @@ class ImagePlan:
     @property
     def bytes_written(self) -> int:
         """Bytes of all kept maps before compression."""
-        return round(self._seen * sum(stored_bytes(k.array, math.prod(k.array.extents)) for k in self.kept))
+        sizes = [stored_bytes(k.array, math.prod(level.extents)) for k in self.kept for level in k.array.levels]
+        return round(self._seen * sum(sizes))
 
     @property
     def seconds(self) -> float:
@@ -174,6 +176,8 @@ def block_memory(
     given = made * item
     # A chunk or shard on its way to the store exists as itself, as bytes, shuffled, and compressed; the last goes late.
     encoding = min((IN_FLIGHT + 1) * max(math.prod(k.array.unit) for k in kept) * item, given) * 4
+    # The levels of a pyramid are made of one unit after another, by way of float32.
+    encoding += max(3 * math.prod(k.array.unit) * len(k.array.channels) if k.array.shrink else 0 for k in kept)
     # What the layers held is not all given back before the maps are written.
     return SLACK + max(taken + staged + decoding, given + computing + max(taken, encoding))
 
@@ -194,3 +198,5 @@ class OutputSpec:
     chunks: tuple[int, int] | None
     shards: tuple[int, int] | None
     compression: Codec
+    shrink: Shrink | None
+    version: Version

@@ -40,6 +40,11 @@ def _as_codec(value: Any) -> Any:
     return {"codec": value}
 
 
+def _as_text(value: Any) -> Any:
+    """Let a version stand without quotes, which YAML reads as a number."""
+    return str(value) if isinstance(value, float) else value
+
+
 class Output(Section):
     """Where the maps go and how they are stored."""
 
@@ -60,6 +65,12 @@ class Output(Section):
     compression: Annotated[
         Compression, BeforeValidator(_as_codec, json_schema_input_type=Literal["lz4", "zstd", "none"] | Compression)
     ] = Compression()
+    pyramid: Literal["mean", "max"] | None = Field(
+        None, description="how further levels are made, each half as wide and high (default: there are none)"
+    )
+    ome_zarr: Annotated[Literal["0.5", "0.4"], BeforeValidator(_as_text)] = Field(
+        "0.5", description="OME-Zarr's version; 0.4 lies in Zarr's format 2"
+    )
 
     @model_validator(mode="after")
     def _has_whole_shards(self) -> Self:
@@ -70,6 +81,12 @@ class Output(Section):
                 f"shards of {self.shards[0]} × {self.shards[1]} do not hold whole chunks of {self.chunks[0]} × "
                 f"{self.chunks[1]}; make them a multiple"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _may_have_shards(self) -> Self:
+        if self.shards is not None and self.ome_zarr == "0.4":
+            raise ValueError("OME-Zarr 0.4 has no shards; leave out shards, or take ome_zarr '0.5'")
         return self
 
     @model_validator(mode="after")

@@ -4,6 +4,8 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.storage.metadata import Placed, Window, describe
+
 FEATURES = {
     name: np.arange(1.0, np.prod(shape) + 1).reshape(shape) * (-1) ** np.arange(shape[-1])
     for name, shape in {"a34": (3, 4), "b34": (3, 4), "c22": (2, 2), "d15": (1, 5), "deep": (2, 3, 3)}.items()
@@ -29,3 +31,10 @@ EXAMPLES: dict[str, list[dict[str, Any]]] = {
     "relu": [{}],
 }
 """Parameters of each layer, in as many different ways as its window can lie."""
+
+
+def described(*channels: str) -> dict[str, Any]:
+    """OME-Zarr attributes of an image (c, y, x) of one level, in micrometres along y."""
+    level = Placed("0", (1.0, 2.0, 3.0), (0.0, 10.0, 20.0))
+    axes = (("c", None), ("y", "micrometer"), ("x", None))
+    return describe("n", axes, [level], channels, [Window.of(0, 1)] * len(channels))

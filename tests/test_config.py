@@ -49,7 +49,7 @@ UNKNOWN_KEYS = [
       "(valid: black, images, level, white)")),
     ("out.zarr", "out.zarr\n  chunk: 8",
      ("11: output.chunk: unknown key; did you mean 'chunks'? "
-      "(valid: chunks, compression, dtype, layers, range, shards, store)")),
+      "(valid: chunks, compression, dtype, layers, ome_zarr, pyramid, range, shards, store)")),
     ("padding: same", "strides: 2",
      ("7: layers[0].strides: unknown key; did you mean 'stride'? "
       f"(valid: {CONVOLUTION_KEYS})")),
@@ -139,6 +139,11 @@ NO_EFFECT = [
      "9: output: shards needs chunks, too: the pixels of a chunk, of which a shard holds several"),
     ("out.zarr", "out.zarr\n  shards: 64\n  chunks: [32, 30]",
      "9: output: shards of 64 × 64 do not hold whole chunks of 32 × 30; make them a multiple"),
+    ("out.zarr", "out.zarr\n  shards: 64\n  chunks: 32\n  ome_zarr: 0.4",
+     "9: output: OME-Zarr 0.4 has no shards; leave out shards, or take ome_zarr '0.5'"),
+    ("out.zarr", "out.zarr\n  pyramid: min", "11: output.pyramid: 'min' is not possible; (valid: max, mean)"),
+    ("out.zarr", "out.zarr\n  ome_zarr: 0.6",
+     "11: output.ome_zarr: '0.6' is not possible; did you mean '0.5'? (valid: 0.4, 0.5)"),
 ]  # fmt: skip
 
 

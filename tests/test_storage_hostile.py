@@ -9,7 +9,7 @@ import zarr
 
 from pipeline.errors import InputError
 from pipeline.storage.images import open_image
-from pipeline.storage.ome import describe
+from tests.examples import described
 
 
 @pytest.fixture(autouse=True)
@@ -23,7 +23,7 @@ def array(path):
 
 def image(version="0.5"):
     """Make a valid OME-Zarr image with one level; returns the file of its metadata."""
-    attributes = describe("n", ["red"], (2.0, 3.0), (10.0, 20.0), ("micrometer", None), (0, 1))
+    attributes = described("red")
     if version == "0.4":
         attributes = {k: v for k, v in attributes["ome"].items() if k != "version"}
         attributes["multiscales"][0]["version"] = "0.4"

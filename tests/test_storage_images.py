@@ -12,7 +12,7 @@ from zarr.codecs import BloscCodec, GzipCodec, ZstdCodec
 from pipeline.errors import InputError
 from pipeline.geometry import Interval
 from pipeline.storage.images import RESERVED, find, open_image, open_images, stem
-from pipeline.storage.ome import describe
+from tests.examples import described
 
 PIXELS = (np.arange(3 * 10 * 14).reshape(3, 10, 14) * 7 + 1).astype(np.uint16)
 WINDOW = (Interval(3, 9), Interval(0, 13))
@@ -97,7 +97,7 @@ def test_missing_chunks_are_the_fill_value(version):
 
 def ome(version="0.5", levels=2, **changes):
     """An OME-Zarr image with pixel sizes and places that differ on every axis and level."""
-    attributes = describe("n", ["red", "green", "blue"], (2.0, 3.0), (10.0, 20.0), ("micrometer", None), (0, 1))["ome"]
+    attributes = described("red", "green", "blue")["ome"]
     multiscale = attributes["multiscales"][0]
     first = multiscale["datasets"][0]
     for level in range(1, levels):

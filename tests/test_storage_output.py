@@ -14,7 +14,9 @@ from pipeline.geometry import Interval
 from pipeline.pixels import Encoding
 from pipeline.storage.codecs import Codec
 from pipeline.storage.images import RESERVED
-from pipeline.storage.output import MapArray, check, create, finish, write
+from pipeline.storage.maps import MapArray
+from pipeline.storage.metadata import Window
+from pipeline.storage.output import check, create, finish, write
 
 RECORD = {"config": {"layers": [{"type": "relu"}]}, "complete": True}
 
@@ -145,7 +147,7 @@ def test_every_map_is_a_valid_ome_zarr_image_before_and_after_the_end():
     create("out.zarr", maps, RECORD)
     for complete in (False, True):
         if complete:
-            finish("out.zarr", {maps[0]: (-0.25, 0.75), maps[1]: (0.0, 2.0)}, RECORD)
+            finish("out.zarr", {maps[0]: [Window(-0.5, 1, -0.25, 0.75)] * 2, maps[1]: [Window.of(0.0, 2.0)]}, RECORD)
         for m in maps:
             image = Image.from_zarr(zarr.open_group(f"out.zarr/{m.group}", mode="r"))
             multiscale = image.attributes.ome.multiscales[0]
@@ -157,14 +159,14 @@ def test_every_map_is_a_valid_ome_zarr_image_before_and_after_the_end():
         assert root.attrs[RESERVED] == {**RECORD, "complete": complete}
     channels = root["x/match"].attrs["ome"]["omero"]["channels"]
     assert [c["label"] for c in channels] == ["falling", "rising"]
-    assert channels[0]["window"] == {"min": -0.25, "max": 0.75, "start": -0.25, "end": 0.75}
+    assert channels[0]["window"] == {"min": -0.5, "max": 1, "start": -0.25, "end": 0.75}
     assert root["y/pool"].attrs["ome"]["omero"]["channels"][0]["window"]["max"] == 2
 
 
 def test_the_window_of_a_scaled_map_is_in_stored_numbers():
     m = a_map(encoding=Encoding("uint8", 0.0, 254.0))
     create("out.zarr", [m], RECORD)
-    finish("out.zarr", {m: (10.0, 100.0)}, RECORD)
+    finish("out.zarr", {m: [Window.of(10.0, 100.0)] * 2}, RECORD)
     window = zarr.open_group("out.zarr/x/match", mode="r").attrs["ome"]["omero"]["channels"][1]["window"]
     assert [round(window[key], 6) for key in ("min", "max", "start", "end")] == [10, 100, 10, 100]
 
@@ -231,7 +233,7 @@ def test_nothing_but_groups_arrays_and_the_record_is_in_a_store():
     m = a_map()
     create("out.zarr", [m], RECORD)
     write("out.zarr", m, (Interval(0, 10), Interval(0, 7)), units(m, np.ones((2, 10, 7), "f4")))
-    finish("out.zarr", {m: (1.0, 1.0)}, RECORD)
+    finish("out.zarr", {m: [Window.of(1.0, 1.0)] * 2}, RECORD)
     files = {p.name for p in Path("out.zarr").rglob("*") if p.is_file() and "c" not in p.parts}
     assert files == {"zarr.json"}
     assert sorted(p.name for p in Path("out.zarr").iterdir()) == ["x", "zarr.json"]

@@ -9,11 +9,12 @@ from numpy.typing import NDArray
 
 from pipeline.compiled.loops import survey
 from pipeline.forecast import Group
-from pipeline.geometry import Interval, Region, intersect, is_empty, pixels
+from pipeline.geometry import Interval, Region, intersect, is_empty
 from pipeline.grid import MapGrid, tiles
 from pipeline.planning import ImagePlan
 from pipeline.stack import BoundStack, Walk
-from pipeline.storage.output import MapArray
+from pipeline.storage.maps import MapArray
+from pipeline.storage.windows import Sight, sampled
 
 Maps = NDArray[np.float32]
 
@@ -27,7 +28,9 @@ class Stored:
 
     def __init__(self, array: MapArray, region: Region) -> None:
         self.region = region
-        self.low, self.high = np.inf, -np.inf
+        self._low, self._high = np.inf, -np.inf
+        self._extents = array.extents
+        self._samples = [np.empty((len(array.channels), 0), np.float32)]
         self._encoding, self._sizes = array.encoding, array.unit
         extents = _shape(region)
         counts = [-(-n // size) for n, size in zip(extents, array.unit, strict=True)]
@@ -37,9 +40,9 @@ class Stored:
             self.units[...] = array.fill
 
     @property
-    def nbytes(self) -> int:
-        """The bytes of the region's numbers."""
-        return int(pixels(self.region) * self.units.shape[2] * self.units.itemsize)
+    def sight(self) -> Sight:
+        """What was seen of the map's values."""
+        return Sight(self._low, self._high, np.concatenate(self._samples, axis=1))
 
     def put(self, maps: Maps, region: Region) -> None:
         """Take what falls into this region."""
@@ -47,7 +50,9 @@ class Stored:
             return
         values = _cut(maps, common, region)
         low, high = survey(values)
-        self.low, self.high = min(self.low, float(low)), max(self.high, float(high))
+        self._low, self._high = min(self._low, float(low)), max(self._high, float(high))
+        rows, columns = sampled(self._extents, common)
+        self._samples.append(values[:, rows[:, None], columns].reshape(len(values), -1))
         frame = [Interval(c.start - i.start, c.stop - i.start) for c, i in zip(common, self.region, strict=True)]
         touched = (range(i.start // n, -(-i.stop // n)) for i, n in zip(frame, self._sizes, strict=True))
         for place in product(*touched):

@@ -7,19 +7,20 @@ from pipeline.execute.compute import compute
 from pipeline.planning import ImagePlan
 from pipeline.storage.cache import ChunkCache
 from pipeline.storage.output import write
+from pipeline.storage.windows import Sight
 
 
 @dataclass(frozen=True)
 class Done:
-    """What a finished task tells: its block, input pixels read and maps' range, for the report."""
+    """What a finished task tells: its block, bytes, and what viewers should show, for the report."""
 
     image: int
     block: int
     seconds: float
     bytes_read: int
     bytes_written: int
-    ranges: tuple[tuple[float, float], ...]
-    """The least and greatest value of each kept map in this block, (inf, −inf) where there is none."""
+    sights: tuple[Sight, ...]
+    """What there is to see of each kept map in this block."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,5 @@ def run_task(plan: ImagePlan, image: int, block: int, cache: ChunkCache) -> Done
     del raw
     given = 0
     for kept, stored in zip(plan.kept, made, strict=True):
-        write(plan.store, kept.array, stored.region, stored.units, cache)
-        given += stored.nbytes
-    ranges = tuple((stored.low, stored.high) for stored in made)
-    return Done(image, block, time.perf_counter() - started, taken, given, ranges)
+        given += write(plan.store, kept.array, stored.region, stored.units, cache)
+    return Done(image, block, time.perf_counter() - started, taken, given, tuple(stored.sight for stored in made))

@@ -20,7 +20,7 @@ from pipeline.pixels import PixelScale
 from pipeline.sections import CODECS
 from pipeline.storage.codecs import Codec
 from pipeline.storage.images import stem
-from pipeline.storage.ome import describe
+from pipeline.storage.metadata import Placed, Window, describe
 from pipeline.storage.pictures import Block, Picture, open_picture, reading
 
 _ZARR = ("zarr.json", ".zarray", ".zgroup", ".zattrs")
@@ -293,10 +293,12 @@ def _fill(
             before = writer.submit(array.__setitem__, block, values), block
         if before:
             finish(*before)
-    window = (low, high) if low < high else (0.0, 1.0)
     scale, unit = picture.scale, picture.unit
     with _writing(store):
-        group.attrs.update(describe(stem(store), picture.channels, scale, (0.0, 0.0), (unit, unit), window))
+        level = Placed("0", (1.0, *scale), (0.0, 0.0, 0.0))
+        axes = (("c", None), ("y", unit), ("x", unit))
+        shown = [Window.of(low, high)] * len(picture.channels)
+        group.attrs.update(describe(stem(store), axes, [level], picture.channels, shown))
 
 
 def _parts(extent: int, chunk: int) -> int:

@@ -1,14 +1,11 @@
-"""OME-Zarr metadata, read (0.4 and 0.5) and written (0.5) through ome-zarr-models."""
+"""OME-Zarr metadata as it is read, 0.5 and 0.4, through ome-zarr-models."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
 from ome_zarr_models.v04.image import ImageAttrs as ImageAttrsV04
-from ome_zarr_models.v05.axes import Axis
 from ome_zarr_models.v05.image import ImageAttrs as ImageAttrsV05
-from ome_zarr_models.v05.multiscales import Dataset, Multiscale
 from pydantic import ValidationError
 
 from pipeline.errors import InputError
@@ -79,37 +76,3 @@ def _labels(attributes: dict[str, Any]) -> tuple[str, ...] | None:
         return None
     labels = [c.get("label") if isinstance(c, dict) else None for c in channels]
     return tuple(map(str, labels)) if labels and all(labels) else None
-
-
-_COLOURS = ("FFFFFF", "FF4040", "40FF40", "4080FF", "FFFF40", "FF40FF", "40FFFF", "FFA040")
-
-
-def describe(
-    name: str,
-    channels: Sequence[str],
-    scale: Sequence[float],
-    translation: Sequence[float],
-    units: Sequence[str | None],
-    window: tuple[float, float],
-) -> dict[str, Any]:
-    """Return the attributes of an OME-Zarr 0.5 image (c, y, x) with one level at path ``0``.
-
-    ``scale``, ``translation`` and ``units`` are of (y, x), ``window`` is the range of values a viewer should show.
-    """
-    axes = [Axis(name="c", type="channel")]
-    axes += [Axis(name=n, type="space", unit=u) for n, u in zip("yx", units, strict=True)]
-    dataset = Dataset.build(path="0", scale=[1.0, *scale], translation=[0.0, *translation])
-    image = ImageAttrsV05(multiscales=[Multiscale(axes=axes, datasets=(dataset,), name=name)], version="0.5")
-    low, high = window
-    omero = {
-        "channels": [
-            {
-                "label": label,
-                "color": _COLOURS[place % len(_COLOURS)] if len(channels) > 1 else _COLOURS[0],
-                "active": place < len(_COLOURS),
-                "window": {"min": low, "max": high, "start": low, "end": high},
-            }
-            for place, label in enumerate(channels)
-        ]
-    }
-    return {"ome": {**image.model_dump(mode="json", exclude_none=True), "omero": omero}}

@@ -7,60 +7,25 @@ The run's own things lie under one reserved name in the root's attributes. What 
 import os
 import secrets
 import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import product, takewhile
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import numpy as np
 import zarr
-from numpy.typing import NDArray
+from zarr.core.buffer import default_buffer_prototype
+from zarr.core.common import ZMETADATA_V2_JSON
+from zarr.core.group import ConsolidatedMetadata, GroupMetadata
+from zarr.core.sync import sync
+from zarr.storage import StorePath
 
 from pipeline.errors import OutputError
 from pipeline.geometry import Region
-from pipeline.pixels import Encoding
 from pipeline.storage.cache import ChunkCache
-from pipeline.storage.codecs import Codec
-from pipeline.storage.handle import Handle
 from pipeline.storage.images import RESERVED
-from pipeline.storage.ome import describe
-
-
-@dataclass(frozen=True)
-class MapArray:
-    """One kept layer of one image as it is stored: an OME-Zarr image (c, y, x), its axes y and x described here."""
-
-    image: str
-    layer: str
-    channels: tuple[str, ...]
-    extents: tuple[int, int]
-    chunks: tuple[int, int]
-    encoding: Encoding
-    compression: Codec
-    scale: tuple[float, float]
-    translation: tuple[float, float]
-    units: tuple[str | None, str | None]
-    fill: float = 0
-    """The stored number of pixels whose chunk is not written."""
-    shards: tuple[int, int] | None = None
-    """Where chunks lie together in larger objects, the pixels of one."""
-
-    @property
-    def unit(self) -> tuple[int, int]:
-        """The pixels (y, x) of what is written as one object: a shard where there are shards, else a chunk."""
-        return self.shards or self.chunks
-
-    @property
-    def group(self) -> str:
-        """The path of the map's group in the store."""
-        return f"{self.image}/{self.layer}"
-
-    def attributes(self, window: tuple[float, float]) -> dict[str, Any]:
-        """Return the OME-Zarr attributes; ``window`` is the range of map values that a viewer should show."""
-        if self.encoding.is_scaled:
-            at = self.encoding.attributes
-            window = tuple(sorted((v - at["add_offset"]) / at["scale_factor"] for v in window))  # type: ignore[assignment]
-        return describe(f"{self.image} {self.layer}", self.channels, self.scale, self.translation, self.units, window)
+from pipeline.storage.maps import Level, MapArray
+from pipeline.storage.metadata import Window
+from pipeline.storage.pyramid import Stored, shrunk, whole_unit
 
 
 def check(store: str, inputs: Sequence[str], *, overwrite: bool) -> None:
@@ -113,41 +78,96 @@ def create(store: str, maps: Sequence[MapArray], record: dict[str, Any]) -> None
 
 
 def _fill(staged: Path, maps: Sequence[MapArray], record: dict[str, Any]) -> None:
-    root = zarr.create_group(staged, zarr_format=3, attributes={RESERVED: {**record, "complete": False}})
+    form = zarr_format(maps)
+    root = zarr.create_group(staged, zarr_format=form, attributes={RESERVED: {**record, "complete": False}})
     for image in dict.fromkeys(m.image for m in maps):
         root.create_group(image)
     for m in maps:
-        group = root.create_group(m.group, attributes=m.attributes((-1.0, 1.0)))
-        group.create_array(
-            "0",
-            shape=(len(m.channels), *m.extents),
-            chunks=(1, *m.chunks),
-            shards=(1, *m.shards) if m.shards else None,
-            dtype=m.encoding.dtype,
-            compressors=m.compression.made(),
-            fill_value=m.fill,
-            dimension_names=("c", "y", "x"),
-            attributes=dict(m.encoding.attributes),
-        )
+        group = root.create_group(m.group, attributes=m.attributes([Window.of(-1.0, 1.0)] * len(m.channels)))
+        for number, level in enumerate(m.levels):
+            names = ("c", "y", "x")
+            group.create_array(
+                str(number),
+                shape=(len(m.channels), *level.extents),
+                chunks=(1, *level.chunks),
+                shards=(1, *level.shards) if level.shards else None,
+                dtype=m.encoding.dtype,
+                compressors=m.compression.made(form),
+                fill_value=m.fill,
+                chunk_key_encoding={"name": "default" if form == 3 else "v2", "separator": "/"},
+                dimension_names=names if form == 3 else None,
+                # Format 2 has no names of dimensions; this is where xarray looks for them.
+                attributes={**m.encoding.attributes, **({} if form == 3 else {"_ARRAY_DIMENSIONS": names})},
+            )
 
 
-def write(store: str, m: MapArray, region: Region, units: NDArray[Any], cache: ChunkCache | None = None) -> None:
-    """Write the units of a map that a region (y, x) covers: ``units`` is (rows, columns, maps, y, x).
+def zarr_format(maps: Sequence[MapArray]) -> Literal[2, 3]:
+    """Return the format of Zarr that the maps' version of OME-Zarr lies in."""
+    return 2 if maps[0].version == "0.4" else 3
 
-    The array is the one that the ``cache`` of a run has open, or is opened.
+
+def units_of(level: Level, region: Region) -> Iterator[tuple[int, int]]:
+    """Give the places (y, x) of the write units of a level that a region of whole ones covers.
+
+    A task that makes a region of a map writes these places of it, of every channel, and the same places of every level
+    made along with it.
+    """
+    rows, columns = (range(i.start // n, -(-i.stop // n)) for i, n in zip(region, level.unit, strict=True))
+    yield from product(rows, columns)
+
+
+def write(store: str, m: MapArray, region: Region, units: Stored, cache: ChunkCache | None = None) -> int:
+    """Write the units of a map that a region (y, x) covers, and of the levels made along; return the bytes of all.
+
+    Parameters
+    ----------
+    store, m
+        The map and where it is.
+    region
+        Of whole write units of the map.
+    units
+        The stored numbers (rows, columns, maps, y, x).
+    cache
+        Of a run: it has the arrays open.
     """
     if not units.size:
-        return
-    path = f"{store}/{m.group}/0"
-    array = cache.open(path, "r+") if cache else Handle.open(path, "r+")
-    first = [i.start // size for i, size in zip(region, m.unit, strict=True)]
-    for row, column, c in np.ndindex(units.shape[:3]):
-        array.write((c, first[0] + row, first[1] + column), units[row, column, c : c + 1])
+        return 0
+    cache = cache or ChunkCache(0)
+    levels = list(takewhile(lambda level: level.along, m.levels))
+    arrays = [cache.open(f"{store}/{m.group}/{number}", "r+") for number in range(len(levels))]
+    written = 0
+    for place, unit in zip(units_of(levels[0], region), units.reshape(-1, *units.shape[2:]), strict=True):
+        values = unit[:, *(slice(len(i)) for i in levels[0].region(place))]
+        for level, array in zip(levels, arrays, strict=True):
+            if level.reduction != (1, 1):
+                values = shrunk(m, values, level.steps)
+            whole = unit if level is levels[0] else whole_unit(m, level, values)
+            for c in range(len(m.channels)):
+                array.write((c, *place), whole[c : c + 1])
+            written += values.nbytes
+    return written
 
 
-def finish(store: str, windows: dict[MapArray, tuple[float, float]], record: dict[str, Any]) -> None:
-    """Write what is known at the end: the range of each map, and the run's record with its mark."""
-    root = zarr.open_group(store, mode="r+")
-    for m, window in windows.items():
-        root[m.group].attrs.update(m.attributes(window))
-    root.attrs.update({RESERVED: record})
+def finish(store: str, windows: Mapping[MapArray, Sequence[Window]], record: dict[str, Any]) -> None:
+    """Write what is known at the end: what to show of each map, the consolidated metadata, and the run's record.
+
+    The consolidated metadata repeats that of all groups and arrays in one place, so that readers need one look. The
+    record with its mark comes last, and in one piece.
+    """
+    root = zarr.open_group(store, mode="r+", use_consolidated=False)
+    form = root.metadata.zarr_format
+    images: dict[str, dict[str, Any]] = {}
+    for m, shown in windows.items():
+        arrays = {str(number): root[f"{m.group}/{number}"].metadata for number in range(len(m.levels))}
+        group = GroupMetadata(m.attributes(shown), form, ConsolidatedMetadata(arrays))
+        _put(root.store_path / m.group, group)
+        images.setdefault(m.image, {})[m.layer] = group
+    inside: dict[str, Any] = {i: GroupMetadata({}, form, ConsolidatedMetadata(layers)) for i, layers in images.items()}
+    _put(root.store_path, GroupMetadata({**root.attrs, RESERVED: record}, form, ConsolidatedMetadata(inside)))
+
+
+def _put(place: StorePath, group: GroupMetadata) -> None:
+    """Write a group's metadata, what is consolidated first: in format 2 it is a file of its own."""
+    files = group.to_buffer_dict(default_buffer_prototype())
+    for name in sorted(files, key=lambda name: name != ZMETADATA_V2_JSON):
+        sync((place / name).set(files[name]))

@@ -1,0 +1,104 @@
+"""OME-Zarr metadata as it is written, 0.5 and 0.4, through ome-zarr-models."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ome_zarr_models.v04.image import ImageAttrs as ImageAttrsV04
+from ome_zarr_models.v04.omero import Channel, Omero
+from ome_zarr_models.v04.omero import Window as OmeroWindow
+from ome_zarr_models.v05.axes import Axis
+from ome_zarr_models.v05.image import ImageAttrs as ImageAttrsV05
+from ome_zarr_models.v05.multiscales import Dataset, Multiscale
+
+Version = Literal["0.5", "0.4"]
+"""OME-Zarr's versions that are written: 0.5 lies in Zarr's format 3, 0.4 in format 2."""
+
+_TYPES = {"t": "time", "c": "channel"}
+_COLOURS = ("FFFFFF", "FF4040", "40FF40", "4080FF", "FFFF40", "FF40FF", "40FFFF", "FFA040")
+
+
+@dataclass(frozen=True)
+class Window:
+    """What a viewer should show of a channel, in stored numbers: ``start`` … ``end`` of ``low`` … ``high``."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+
+    @classmethod
+    def of(cls, low: float, high: float, start: float | None = None, end: float | None = None) -> "Window":
+        """Return a window of some width within finite numbers; by default all of the range is shown.
+
+        >>> Window.of(0, 10, 2, 2), Window.of(3, 3)
+        (Window(low=0, high=10, start=0, end=10), Window(low=3, high=4.0, start=3, end=4.0))
+        """
+        if not (math.isfinite(low) and math.isfinite(high)):
+            low, high = 0.0, 1.0
+        if not low < high:
+            high = low + max(1.0, abs(low) * 1e-6)
+        inside = start is not None and end is not None and low <= start < end <= high
+        return cls(low, high, start, end) if inside else cls(low, high, low, high)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Placed:
+    """One resolution level: its array's path, and along each axis the size of a pixel and the first one's centre."""
+
+    path: str
+    scale: tuple[float, ...]
+    translation: tuple[float, ...]
+
+
+def describe(
+    name: str,
+    axes: Sequence[tuple[str, str | None]],
+    levels: Sequence[Placed],
+    channels: Sequence[str],
+    windows: Sequence[Window],
+    *,
+    version: Version = "0.5",
+    shrunk: str | None = None,
+) -> dict[str, Any]:
+    """Return the attributes of an OME-Zarr image.
+
+    Parameters
+    ----------
+    name
+        Of the image.
+    axes
+        Name and unit of each axis of the arrays.
+    levels
+        The finest first.
+    channels, windows
+        The channels' names, and what to show of each.
+    version
+        In 0.5 all lies under ``ome``, in 0.4 at the top.
+    shrunk
+        How each further level is made from the one before.
+    """
+    multiscale = Multiscale(
+        axes=[Axis(name=axis, type=_TYPES.get(axis, "space"), unit=unit) for axis, unit in axes],
+        datasets=tuple(Dataset.build(path=p.path, scale=p.scale, translation=p.translation) for p in levels),
+        name=name,
+        type=shrunk,
+    )
+    omero = Omero(
+        channels=[
+            Channel(
+                label=label,
+                color=_COLOURS[place % len(_COLOURS)] if len(channels) > 1 else _COLOURS[0],
+                active=place < len(_COLOURS),
+                window=OmeroWindow(min=w.low, max=w.high, start=w.start, end=w.end),
+            )
+            for place, (label, w) in enumerate(zip(channels, windows, strict=True))
+        ]
+    )
+    if version == "0.4":
+        older = multiscale.to_version("0.4").model_copy(update={"version": version})
+        image = ImageAttrsV04(multiscales=[older], omero=omero)
+        return image.model_dump(mode="json", exclude_none=True)
+    newer = ImageAttrsV05(multiscales=[multiscale], version=version, omero=omero)
+    return {"ome": newer.model_dump(mode="json", exclude_none=True)}

@@ -1,0 +1,67 @@
+"""What viewers should show of a map: the range of its values, and where nearly all of them lie."""
+
+from collections import defaultdict
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.geometry import Interval, Region
+from pipeline.storage.maps import MapArray
+from pipeline.storage.metadata import Window
+
+SAMPLES = 32
+"""Pixels along an axis of a map that are looked at, at the most, evenly spread."""
+
+SHOWN = (1, 99)
+"""The percentiles of these pixels that a channel is shown between, so that a few stray ones do not make it dark."""
+
+
+def sampled(extents: tuple[int, int], region: Region) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return which rows and columns of a region of a map are looked at, counted from its first.
+
+    They follow from the map's extents alone, so that no chunk and no task changes what a viewer shows.
+
+    >>> [part.tolist() for part in sampled((100, 3), (Interval(0, 10), Interval(1, 3)))]
+    [[2, 6], [0, 1]]
+    """
+    rows, columns = (_places(e, i) for e, i in zip(extents, region, strict=True))
+    return rows, columns
+
+
+def _places(extent: int, interval: Interval) -> NDArray[np.intp]:
+    step = -(-extent // SAMPLES)
+    first = step // 2 + -(-max(0, interval.start - step // 2) // step) * step
+    return np.arange(first, interval.stop, step) - interval.start
+
+
+@dataclass(frozen=True)
+class Sight:
+    """What a task saw of a kept map: the range of its numbers, (inf, −inf) where there are none, and sampled pixels."""
+
+    low: float
+    high: float
+    samples: NDArray[np.float32]
+    """(c, n): so many pixels of each channel."""
+
+
+class Sights:
+    """What all tasks saw of all maps, in any order."""
+
+    def __init__(self) -> None:
+        self._seen: defaultdict[MapArray, list[Sight]] = defaultdict(list)
+
+    def add(self, array: MapArray, sight: Sight) -> None:
+        """Take what a task saw."""
+        self._seen[array].append(sight)
+
+    def windows(self, array: MapArray) -> tuple[Window, ...]:
+        """Return what to show of each channel of a map, in map values."""
+        seen = self._seen[array]
+        low, high = min((s.low for s in seen), default=0.0), max((s.high for s in seen), default=1.0)
+        samples = np.concatenate([np.empty((len(array.channels), 0), np.float32), *(s.samples for s in seen)], axis=1)
+        return tuple(Window.of(low, high, *_shown(channel[np.isfinite(channel)])) for channel in samples)
+
+
+def _shown(numbers: NDArray[np.float32]) -> list[float]:
+    return [float(n) for n in np.percentile(numbers, SHOWN)] if numbers.size else []
