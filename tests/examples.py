@@ -13,6 +13,8 @@ FEATURES = {
 """No weight is zero, and no two cancel where a boundary folds."""
 
 EXAMPLES: dict[str, list[dict[str, Any]]] = {
+    "abs": [{}],
+    "clip": [{"low": -0.5, "high": 0.75}, {"low": 0.0}, {"high": 0.25}],
     "convolution": [
         {"features": ["a34", "b34"], "bias": 0.5},
         {"features": "deep", "stride": 2, "match": "sum"},
@@ -22,6 +24,7 @@ EXAMPLES: dict[str, list[dict[str, Any]]] = {
         {"features": ["a34", "b34"], "padding": "same", "boundary": "reflect", "channels": "each"},
         {"features": "d15", "padding": "same", "boundary": "reflect", "dilation": (1, 3)},
     ],
+    "leaky_relu": [{}, {"slope": 2.5}],
     "normalise": [{}, {"scale": (2.0, -3.0), "offset": 0.5}],
     "pool": [
         *({"op": op, "window": (3, 2), "stride": s} for op in ("max", "min", "mean") for s in (1, 2, (2, 3))),
@@ -29,6 +32,10 @@ EXAMPLES: dict[str, list[dict[str, Any]]] = {
         {"window": (1, 4), "stride": (2, 6)},
     ],
     "relu": [{}],
+    "sigmoid": [{}],
+    "softmax": [{}],
+    "tanh": [{}],
+    "threshold": [{"at": 0.25}, {"at": -0.1, "below": -1.0, "above": 1.0}],
 }
 """Parameters of each layer, in as many different ways as its window can lie."""
 

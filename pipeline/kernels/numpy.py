@@ -18,7 +18,8 @@ def _build(operations: tuple[Operation, ...]) -> Kernel:
 
 def _scratch(operation: Operation, read: int, made: int) -> int:
     del read
-    return 4 * made * len(operation.maps)  # the product of one tap, before it is added
+    # The product of one tap, before it is added; a point layer that computes in float64 holds its steps.
+    return (4 if operation.kind == "convolution" else 24) * made * len(operation.maps)
 
 
 def _cost(operation: Operation) -> float:
