@@ -21,6 +21,7 @@ from pipeline.planning import Plan
 from pipeline.storage import output, pyramid
 from pipeline.storage.cache import ChunkCache
 from pipeline.storage.images import open_images
+from pipeline.storage.place import Place
 from pipeline.storage.windows import Sights
 
 __all__ = ["Report", "plan", "run"]
@@ -79,11 +80,11 @@ def plan(job: Job, memory: str | int | None = None, kernel: str | None = None) -
         An `InputError`, `StackError` or `PlanError` that names the image and what does not fit.
     """
     limit = psutil.virtual_memory().total // (os.cpu_count() or 1) if memory is None else parse_size(memory)
-    sources = open_images(job.config.input.images, job.config.input.level)
+    sources = open_images(job.config.input.images, job.config.input.level, job.options)
     images = tuple(
         plan_image(source, job.stack.layers, job.scale(source.dtype), job.output, limit, kernel) for source in sources
     )
-    reads = (*(source.path for source in sources), *job.reads)
+    reads = (*(Place.of(source.path, job.options) for source in sources), *job.reads)
     return Plan(images, job.output.store, limit, job.config.model_dump(mode="json"), reads)
 
 
@@ -152,7 +153,7 @@ def _run(
             progress(done[0] + len(failures), plan.tasks)
     unfinished = _finish_pyramids(plan, {failed.image for failed in failures})
     report = Report(
-        store=plan.store,
+        store=str(plan.store),
         images=len(plan.images),
         tasks=plan.tasks,
         done=done[0],

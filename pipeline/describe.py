@@ -71,7 +71,7 @@ def duration(seconds: float) -> str:
 def plan_dict(plan: "Plan") -> dict[str, Any]:
     """Return a plan as plain data, sizes in bytes and pixels."""
     return {
-        "store": plan.store,
+        "store": str(plan.store),
         "tasks": plan.tasks,
         "memory_limit": plan.memory,
         "peak_memory": plan.peak_memory,

@@ -23,6 +23,10 @@ class InputError(HaloflowError):
     """An input image is missing, is not what it should be, or cannot be read."""
 
 
+class PlaceError(HaloflowError):
+    """A path or URL cannot be used: its kind is unknown, it cannot be reached, or access to it is denied."""
+
+
 class OutputError(HaloflowError):
     """The output store exists already, lies inside an input, or cannot be written."""
 

@@ -1,20 +1,22 @@
 """What stands at a path: an image Haloflow can read, or a store that it made."""
 
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import zarr
 
 from pipeline.describe import size, stored_as, times
-from pipeline.errors import InputError
+from pipeline.errors import HaloflowError, InputError
 from pipeline.storage.images import RESERVED, open_image
+from pipeline.storage.place import Place
 
 
-def inspect(path: str) -> dict[str, Any]:
+def inspect(path: str, options: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Return what stands at a path as plain data; raises `InputError` where it is neither image nor store."""
-    record = _record(path)
+    place = Place.of(path, options)
+    record = _record(place)
     if record is None:
-        source = open_image(path)
+        source = open_image(place)
         return {
             "kind": "image",
             "path": path,
@@ -41,11 +43,13 @@ def inspect(path: str) -> dict[str, Any]:
     }
 
 
-def _record(path: str) -> dict[str, Any] | None:
-    if not Path(path).is_dir():
+def _record(place: Place) -> dict[str, Any] | None:
+    if place.is_local and not place.path.is_dir():
         return None
     try:
-        node = zarr.open(path, mode="r")
+        node = zarr.open(place.store(), mode="r")
+    except HaloflowError:
+        raise
     except Exception:  # noqa: BLE001 - open_image says what is wrong with it
         return None
     record = dict(node.attrs).get(RESERVED) if isinstance(node, zarr.Group) else None
@@ -56,7 +60,7 @@ def _record(path: str) -> dict[str, Any] | None:
         or not {"plan", "complete", "version"} <= record.keys()
         or (not isinstance(record["plan"], dict) or "images" not in record["plan"])
     ):
-        raise InputError(f"{path}: its record of the run is damaged")
+        raise InputError(f"{place}: its record of the run is damaged")
     return record
 
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from pipeline.planning import OutputSpec
 from pipeline.stack import Stack, run_whole
 from pipeline.storage.codecs import Codec
 from pipeline.storage.images import open_image
+from pipeline.storage.place import Place
 from pipeline.storage.source import Source
 
 
@@ -84,35 +85,44 @@ class Job:
     stack: JobStack
     features: Mapping[str, NDArray[np.float64]]
     output: OutputSpec
+    options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """What opens the URLs among its places."""
 
     @property
-    def reads(self) -> tuple[str, ...]:
-        """The paths that features are made from."""
+    def reads(self) -> tuple[Place, ...]:
+        """The places that features are made from."""
         crops = [spec.crop.image for spec in self.config.features.values() if isinstance(spec, CropOf)]
-        return (*crops, *(spec.file for spec in self.config.features.values() if isinstance(spec, File)))
+        files = [spec.file for spec in self.config.features.values() if isinstance(spec, File)]
+        return tuple(Place.of(text, self.options) for text in (*crops, *files))
 
     def scale(self, dtype: str) -> PixelScale:
         """Return what pixel values of a type mean in this job."""
         return PixelScale(dtype, self.config.input.black, self.config.input.white)
 
 
-def load(config: str | Path | Mapping[str, Any], settings: Iterable[str] = ()) -> Job:
+def load(
+    config: str | Path | Mapping[str, Any],
+    settings: Iterable[str] = (),
+    storage_options: Mapping[str, Any] | None = None,
+) -> Job:
     """Return the job of a config: a YAML file's path, or a mapping of the same form.
 
-    ``settings`` are ``key.path=value`` changes made before anything is checked. Raises `ConfigError` or `FeatureError`
+    ``settings`` are ``key.path=value`` changes made before anything is checked; ``storage_options`` open the URLs
+    in it, such as keys and endpoints, and are written nowhere. Raises `ConfigError` or `FeatureError`
     naming what is wrong.
     """
     checked, document = read(config, settings)
+    options = dict(storage_options or {})
     features = {}
     for name, spec in checked.features.items():
         try:
-            features[name] = make(name, spec, lambda crop, name=name: _crop(name, crop, checked))  # type: ignore[misc]
+            features[name] = make(name, spec, lambda crop, name=name: _crop(name, crop, checked, options))  # type: ignore[misc]
         except FeatureError as error:
             raise FeatureError(f"{document.where(('features', name))}: {error}") from None
     layers = Stack(checked.layers, features)
     out = checked.output
     output = OutputSpec(
-        store=out.store,
+        store=Place.of(out.store, options),
         layers=out.layers or layers.names[-1:],
         encoding=Encoding(out.dtype, *(out.range or (-1.0, 1.0))),
         chunks=out.chunks,
@@ -121,12 +131,12 @@ def load(config: str | Path | Mapping[str, Any], settings: Iterable[str] = ()) -
         shrink=out.pyramid,
         version=out.ome_zarr,
     )
-    return Job(checked, JobStack(layers, checked.input.black, checked.input.white), features, output)
+    return Job(checked, JobStack(layers, checked.input.black, checked.input.white), features, output, options)
 
 
-def _crop(name: str, crop: CropSpec, config: Config) -> NDArray[np.float64]:
+def _crop(name: str, crop: CropSpec, config: Config, options: Mapping[str, Any]) -> NDArray[np.float64]:
     try:
-        source = open_image(crop.image)
+        source = open_image(Place.of(crop.image, options))
         return _cut(name, crop, source, config)
     except InputError as error:
         raise FeatureError(f"feature '{name}': {error}") from None

@@ -22,6 +22,7 @@ from pipeline.stack import BoundStack
 from pipeline.storage.codecs import Codec
 from pipeline.storage.maps import MapArray, Shrink
 from pipeline.storage.metadata import Version
+from pipeline.storage.place import Place
 from pipeline.storage.source import Source
 
 SLACK = 2**24
@@ -50,7 +51,7 @@ class ImagePlan:
     kept: tuple[Kept, ...]
     grid: BlockGrid
     task: TaskCost
-    store: str
+    store: Place
     cache: int = 0
     """Bytes of decoded chunks that a worker keeps for later tasks."""
     background: tuple[NDArray[np.float32], ...] = ()
@@ -126,11 +127,11 @@ class Plan:
     """What a run would do. ``print(plan)`` says it; `pipeline.run` does it."""
 
     images: tuple[ImagePlan, ...]
-    store: str
+    store: Place
     memory: int
     config: Mapping[str, Any]
-    reads: tuple[str, ...]
-    """Every path the run reads, those of features too: the output may overlap none of them."""
+    reads: tuple[Place, ...]
+    """Every place the run reads, those of features too: the output may overlap none of them."""
 
     @property
     def tasks(self) -> int:
@@ -192,7 +193,7 @@ def stored_bytes(array: MapArray, pixels: int) -> int:
 class OutputSpec:
     """What the config says of the output, with the defaults filled in."""
 
-    store: str
+    store: Place
     layers: tuple[str, ...]
     encoding: Encoding
     chunks: tuple[int, int] | None

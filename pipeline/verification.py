@@ -4,7 +4,6 @@ import random
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,12 +12,13 @@ from numpy.typing import NDArray
 
 from pipeline.api import plan as make_plan
 from pipeline.describe import times
-from pipeline.errors import OutputError
+from pipeline.errors import HaloflowError, OutputError
 from pipeline.geometry import Interval, Region
 from pipeline.job import Job
 from pipeline.kernels import TOLERANCE
 from pipeline.planning import ImagePlan, Kept
 from pipeline.reference import Positions, evaluate, magnitude_of
+from pipeline.storage.place import Place
 
 NO_LIMIT = 2**62
 """Verifying holds a few windows, however much a run was allowed."""
@@ -88,7 +88,7 @@ def verify(job: Job, windows: int = 16, seed: int = 0) -> Verification:
         Where the store or one of its maps is missing, or has another shape or type.
     """
     plan = make_plan(job, memory=NO_LIMIT)
-    if not Path(plan.store).exists():
+    if not plan.store.exists():
         raise OutputError(f"output.store: there is no {plan.store}; make it with 'haloflow run'")
     draw = random.Random(seed)  # noqa: S311 - a sample, no secret
     count = compared = misplaced = 0
@@ -106,7 +106,7 @@ def verify(job: Job, windows: int = 16, seed: int = 0) -> Verification:
                 misplaced += odd
                 if off / scale > worst:
                     worst, where = off / scale, f"{kept.array.group} y {region[0]}, x {region[1]}"
-    return Verification(plan.store, count, compared, worst, where, misplaced, tuple(unreadable))
+    return Verification(str(plan.store), count, compared, worst, where, misplaced, tuple(unreadable))
 
 
 Check = tuple[Region, NDArray[np.float64], NDArray[np.float64], float]
@@ -132,10 +132,12 @@ def _compare(
     return checks, damaged
 
 
-def _open(store: str, kept: Kept) -> Any:
-    path = f"{store}/{kept.array.group}/0"
+def _open(store: Place, kept: Kept) -> Any:
+    path = store / kept.array.group / "0"
     try:
-        stored: Any = zarr.open_array(path, mode="r")
+        stored: Any = zarr.open_array(path.store(), mode="r")
+    except HaloflowError:
+        raise
     except Exception as error:  # noqa: BLE001 - whatever a damaged store makes zarr raise
         raise OutputError(f"{path}: cannot be read: {error}") from None
     wanted = (len(kept.array.channels), *kept.array.extents)

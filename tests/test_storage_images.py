@@ -131,7 +131,7 @@ def test_an_ome_zarr_image_is_read_at_each_level(version):
     assert (source.scale, source.translation) == ((2, 3), (10, 20))
     assert source.units == ("micrometer", None)
     half = open_image("image.ome.zarr", 1)
-    assert half.array == "image.ome.zarr/deeper/1"
+    assert str(half.array) == "image.ome.zarr/deeper/1"
     assert (half.extents, half.scale, half.translation) == ((5, 7), (4, 6), (10, 20))
     np.testing.assert_array_equal(half.read((Interval(1, 4), Interval(2, 6))), PIXELS[:, 2:8:2, 4:12:2])
 
@@ -191,21 +191,25 @@ def make(*names):
         zarr.create_array(name, shape=(4, 4), dtype="u1")
 
 
+def names(*patterns):
+    return [str(place) for place in find(patterns)]
+
+
 def test_globs_and_lists_name_each_image_once_and_in_order():
     make("b.zarr", "a.zarr", "deep/c.zarr", "odd[1].zarr")
-    assert find(["*.zarr"]) == ["a.zarr", "b.zarr", "odd[1].zarr"]
-    assert find(["b.zarr/", "?.zarr", "b.zarr"]) == ["b.zarr", "a.zarr"]
-    assert find(["odd[1].zarr"]) == ["odd[1].zarr"]  # what exists is no pattern
-    assert find(["**/c.zarr"]) == ["deep/c.zarr"]
+    assert names("*.zarr") == ["a.zarr", "b.zarr", "odd[1].zarr"]
+    assert names("b.zarr/", "?.zarr", "b.zarr") == ["b.zarr", "a.zarr"]
+    assert names("odd[1].zarr") == ["odd[1].zarr"]  # what exists is no pattern
+    assert names("**/c.zarr") == ["deep/c.zarr"]
     assert [s.name for s in open_images(["[ab].zarr"], 0)] == ["a", "b"]
 
 
 @pytest.mark.parametrize(
     "path",
-    ["*.tif", "none.zarr", "http://host/a.zarr", "s3://bucket/a.zarr", "a\0b", "a" * 5000, "x::memory://a"],
+    ["*.tif", "none.zarr", "a\0b", "a" * 5000],
 )
 def test_what_names_no_image_is_refused(path):
-    with pytest.raises(InputError, match=re.escape(path) + ": (there is no such image|is a URL)"):
+    with pytest.raises(InputError, match=re.escape(path) + ": there is no such image"):
         find([path])
 
 

@@ -77,9 +77,9 @@ def test_names_that_only_begin_alike_do_not_overlap():
     assert tree() == []
 
 
-def test_a_store_that_is_a_url_or_has_a_file_above_it_is_refused():
+def test_a_store_on_a_web_server_or_with_a_file_above_it_is_refused():
     Path("file").write_text("x")
-    refused("s3://bucket/out", "output.store: s3://bucket/out is a URL; this version writes local paths")
+    refused("https://host/out", "output.store: nothing can be written to https://host/out; name a folder or a bucket")
     refused("file/deep/out", "file is a file, so file/deep/out cannot be made")
 
 

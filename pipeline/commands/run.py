@@ -37,7 +37,7 @@ def run(
     planned = pipeline.plan(load(config, settings), memory=memory, kernel=kernel)
     # What the cluster logs of a lost worker or scheduler is told by the outcome, in one line.
     logging.disable(logging.CRITICAL)
-    with progress_bar(planned.store, "tasks", quiet=quiet or as_json) as progress:
+    with progress_bar(str(planned.store), "tasks", quiet=quiet or as_json) as progress:
         report = pipeline.run(planned, cluster, workers, overwrite=overwrite, progress=progress)
     show(report, as_json=as_json, quiet=quiet)
     if not report.complete:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from pipeline.geometry import Interval, Region, intersect
 from pipeline.storage.handle import Handle
+from pipeline.storage.place import Place
 
 Pixels = NDArray[Any]
 Key = tuple[str, int, int]
@@ -58,7 +59,7 @@ class ChunkCache:
     _coming: dict[Key, "Future[Pixels]"] = field(default_factory=dict)
     _readers: dict[Key, int] = field(default_factory=dict)
     """How many more blocks will want each of these."""
-    _arrays: dict[tuple[str, str], Handle] = field(default_factory=dict)
+    _arrays: dict[tuple[Place, str], Handle] = field(default_factory=dict)
     _lock: Lock = field(default_factory=Lock)
 
     @property
@@ -66,11 +67,11 @@ class ChunkCache:
         """The bytes of pixels held now."""
         return self._size
 
-    def open(self, path: str, mode: Literal["r", "r+"]) -> Handle:
-        """Return the Zarr array at a path, which is opened once a run."""
-        array = self._arrays.get((path, mode))
+    def open(self, place: Place, mode: Literal["r", "r+"]) -> Handle:
+        """Return the Zarr array at a place, which is opened once a run."""
+        array = self._arrays.get((place, mode))
         if array is None:
-            array = self._arrays[path, mode] = Handle.open(path, mode)
+            array = self._arrays[place, mode] = Handle.open(place, mode)
         return array
 
     def claim(self, readers: Mapping[Key, int]) -> Claim:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from pipeline.geometry import Region
 from pipeline.storage.chunkfiles import ChunkFiles
+from pipeline.storage.place import Place
 
 
 @dataclass(frozen=True)
@@ -19,9 +20,9 @@ class Handle:
     files: ChunkFiles | None
 
     @classmethod
-    def open(cls, path: str, mode: Literal["r", "r+"]) -> "Handle":
-        """Open the array at a path; raises what zarr raises where there is none."""
-        array: Any = zarr.open_array(path, mode=mode)
+    def open(cls, place: Place, mode: Literal["r", "r+"]) -> "Handle":
+        """Open the array at a place; raises what zarr raises where there is none."""
+        array: Any = zarr.open_array(place.store(), mode=mode)
         return cls(array, ChunkFiles.of(array))
 
     def read(self, box: Region) -> NDArray[Any]:

@@ -2,16 +2,17 @@
 
 import glob
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import zarr
 
-from pipeline.errors import InputError
+from pipeline.errors import HaloflowError, InputError
 from pipeline.pixels import stored_dtype
 from pipeline.storage.ome import is_image, read_level
+from pipeline.storage.place import Place, Where
 from pipeline.storage.source import Source
 
 RESERVED = "_haloflow"
@@ -21,25 +22,23 @@ MAX_EXTENT = 2**40
 MAX_CHANNELS = 2**16
 
 
-def find(patterns: Sequence[str]) -> list[str]:
-    """Return the paths that the user's paths and globs name; raises `InputError` where one names nothing."""
+def find(patterns: Sequence[str], options: Mapping[str, Any] | None = None) -> list[Place]:
+    """Return the places that the user's paths and globs name; raises `InputError` where one names nothing."""
     paths: list[str] = []
     for pattern in patterns:
-        if "://" in pattern:
-            raise InputError(f"{pattern}: is a URL; this version reads local paths")
-        if _exists(pattern):
+        if not (place := Place.of(pattern, options)).is_local or place.exists():
             paths.append(pattern)
             continue
         found = sorted(glob.iglob(pattern, recursive=True)) if glob.has_magic(pattern) else []  # noqa: PTH207 - absolute too
         if not found:
             raise InputError(f"{pattern}: there is no such image (relative to {Path.cwd()})")
         paths += found
-    return list(dict.fromkeys(path.rstrip("/") or path for path in paths))
+    return [Place.of(path, options) for path in dict.fromkeys(path.rstrip("/") or path for path in paths)]
 
 
-def open_images(patterns: Sequence[str], level: int) -> list[Source]:
+def open_images(patterns: Sequence[str], level: int, options: Mapping[str, Any] | None = None) -> list[Source]:
     """Return all the images of a run; raises `InputError` naming the path of one that cannot be read."""
-    sources = [open_image(path, level) for path in find(patterns)]
+    sources = [open_image(place, level) for place in find(patterns, options)]
     taken: dict[str, str] = {RESERVED: "the run's own records", "zarr.json": "Zarr's own metadata"}
     for source in sources:
         if source.name in taken:
@@ -61,47 +60,45 @@ def stem(path: str) -> str:
     return name.removesuffix(".zarr").removesuffix(".ome") or name
 
 
-def open_image(path: str, level: int = 0) -> Source:
-    """Return the source for one path: a plain array, or a level of an OME-Zarr image."""
-    if not _exists(path):
+def open_image(where: Where, level: int = 0) -> Source:
+    """Return the source for one place: a plain array, or a level of an OME-Zarr image."""
+    place = Place.of(where)
+    path = str(place)
+    if not place.exists():
         raise InputError(f"{path}: there is no such image")
-    if not Path(path).is_dir():
+    if place.is_local and not place.path.is_dir():
         raise InputError(f"{path}: is not a Zarr image; turn it into one with 'haloflow ingest {path} NAME.zarr'")
-    node, attributes = _open(path)
+    node, attributes = _open(place)
     if isinstance(node, zarr.Group):
-        return _from_group(path, attributes, level)
+        return _from_group(place, attributes, level)
     if level:
         raise InputError(f"{path}: input.level is {level}, but this is a plain array: it has no levels")
     names = _dimension_names(node, attributes)
     axes = names if names and {"y", "x"} <= set(names) else ("c", "y", "x")[-node.ndim :]
-    return _source(path, path, node, axes)
+    return _source(path, place, node, axes)
 
 
-def _exists(path: str) -> bool:
+def _open(place: Place) -> tuple[Any, dict[str, Any]]:
+    """Return the array or group at a place, and its attributes."""
     try:
-        return Path(path).exists()
-    except (OSError, ValueError):  # a name that no file can have
-        return False
-
-
-def _open(path: str) -> tuple[Any, dict[str, Any]]:
-    """Return the array or group at a path, and its attributes."""
-    try:
-        node = zarr.open(path, mode="r")
+        node = zarr.open(place.store(), mode="r")
         return node, dict(node.attrs)
+    except HaloflowError:
+        raise
     except Exception as error:  # noqa: BLE001 - whatever a damaged or hostile store makes zarr raise
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{path}: is not a Zarr image, or its metadata is damaged: {reason}") from None
+        raise InputError(f"{place}: is not a Zarr image, or its metadata is damaged: {reason}") from None
 
 
-def _from_group(path: str, attributes: dict[str, Any], level: int) -> Source:
+def _from_group(place: Place, attributes: dict[str, Any], level: int) -> Source:
+    path = str(place)
     if not is_image(attributes):
-        inside = sorted(child.name for child in Path(path).iterdir() if child.is_dir())[:5]
+        inside = sorted(child.name for child in place.path.iterdir() if child.is_dir())[:5] if place.is_local else []
         hint = f"; it holds {', '.join(inside)}: name one of them" if inside else ""
         raise InputError(f"{path}: is a Zarr group without OME-Zarr metadata, not an image{hint}")
     found = read_level(path, attributes, level)
-    inner = f"{path}/{found.path}"
-    if not Path(inner).resolve().is_relative_to(Path(path).resolve()):
+    inner = place / found.path
+    if place.is_local and not inner.path.resolve().is_relative_to(place.path.resolve()):
         raise InputError(f"{inner}: leads out of the image {path}; name the place it leads to instead")
     array, _ = _open(inner)
     if not isinstance(array, zarr.Array):
@@ -130,7 +127,7 @@ def _dimension_names(array: Any, attributes: dict[str, Any]) -> tuple[str, ...] 
 
 def _source(
     path: str,
-    inner: str,
+    inner: Place,
     array: Any,
     axes: tuple[str, ...],
     *,

@@ -4,6 +4,7 @@ The run's own things lie under one reserved name in the root's attributes. What 
 ``complete`` mark is true; that mark is written last.
 """
 
+import json
 import os
 import secrets
 import shutil
@@ -19,67 +20,113 @@ from zarr.core.group import ConsolidatedMetadata, GroupMetadata
 from zarr.core.sync import sync
 from zarr.storage import StorePath
 
-from pipeline.errors import OutputError
+from pipeline.errors import HaloflowError, OutputError
 from pipeline.geometry import Region
 from pipeline.storage.cache import ChunkCache
 from pipeline.storage.images import RESERVED
 from pipeline.storage.maps import Level, MapArray
 from pipeline.storage.metadata import Window
+from pipeline.storage.place import METADATA, Place, Where
 from pipeline.storage.pyramid import Stored, shrunk, whole_unit
 
 
-def check(store: str, inputs: Sequence[str], *, overwrite: bool) -> None:
+def check(store: Where, inputs: Sequence[Where], *, overwrite: bool) -> None:
     """Refuse a target that exists, is not ours to overwrite, or overlaps an input; touches nothing."""
-    if "://" in store:
-        raise OutputError(f"output.store: {store} is a URL; this version writes local paths")
-    target = Path(store).resolve()
-    for path in inputs:
-        source = Path(path).resolve()
-        if target == source or source in target.parents:
-            raise OutputError(f"output.store: {store} lies inside the input {path}; name a place outside of it")
-        if target in source.parents:
-            raise OutputError(f"output.store: the input {path} lies inside {store}; name another place")
-    above = next(parent for parent in target.parents if parent.exists())
-    if not above.is_dir():
-        raise OutputError(f"output.store: {above} is a file, so {store} cannot be made")
-    if not os.access(above, os.W_OK):
-        raise OutputError(f"output.store: {above} cannot be written, so {store} cannot be made")
-    if not target.exists():
+    place = Place.of(store)
+    for source in map(Place.of, inputs):
+        if place.lies_in(source):
+            raise OutputError(f"output.store: {store} lies inside the input {source}; name a place outside of it")
+        if source.lies_in(place):
+            raise OutputError(f"output.store: the input {source} lies inside {store}; name another place")
+    if place.is_local:
+        _check_above(place)
+    elif place.is_read_only:
+        raise OutputError(f"output.store: nothing can be written to {store}; name a folder or a bucket")
+    if not place.exists():
         return
     if not overwrite:
         raise OutputError(f"output.store: {store} exists already; give --overwrite to replace it, or another name")
-    if not _is_ours(target):
+    if not _is_ours(place):
         raise OutputError(
             f"output.store: {store} exists and was not made by haloflow, so --overwrite will not delete it; "
             "name another place, or remove it yourself"
         )
 
 
-def _is_ours(target: Path) -> bool:
+def _check_above(store: Place) -> None:
+    """Refuse a folder that cannot be made."""
+    target = store.path.resolve()
+    above = next(parent for parent in target.parents if parent.exists())
+    if not above.is_dir():
+        raise OutputError(f"output.store: {above} is a file, so {store} cannot be made")
+    if not os.access(above, os.W_OK):
+        raise OutputError(f"output.store: {above} cannot be written, so {store} cannot be made")
+
+
+def _is_ours(store: Place) -> bool:
     try:
-        return RESERVED in zarr.open_group(target, mode="r").attrs
+        if not store.is_local:
+            return RESERVED in _attributes(store)
+        return RESERVED in zarr.open_group(store.store(), mode="r").attrs
+    except HaloflowError:
+        raise
     except Exception:  # noqa: BLE001 - whatever stands there, it is no store of ours
         return False
 
 
-def create(store: str, maps: Sequence[MapArray], record: dict[str, Any]) -> None:
+def create(store: Where, maps: Sequence[MapArray], record: dict[str, Any]) -> None:
     """Make the store and every array in it, empty; an older run of ours is removed once the new one stands."""
-    target = Path(store)
+    place = Place.of(store)
+    attributes = {RESERVED: {**record, "complete": False}}
+    try:
+        if place.is_local:
+            _create_folder(place.path, maps, attributes)
+        else:
+            _create_in_place(place, maps, attributes)
+    except HaloflowError:
+        raise
+    except Exception as error:
+        raise OutputError(f"output.store: {store} cannot be made: {error}") from error
+
+
+def _create_folder(target: Path, maps: Sequence[MapArray], attributes: dict[str, Any]) -> None:
     staged = target.with_name(f".{target.name}.{secrets.token_hex(4)}.new")
     try:
-        _fill(staged, maps, record)
+        _fill(zarr.create_group(staged, zarr_format=zarr_format(maps), attributes=attributes), maps)
         if target.exists():
             shutil.rmtree(target)
         staged.rename(target)
-    except Exception as error:
-        raise OutputError(f"output.store: {store} cannot be made: {error}") from error
     finally:
         shutil.rmtree(staged, ignore_errors=True)  # an interrupt, too, leaves nothing half made
 
 
-def _fill(staged: Path, maps: Sequence[MapArray], record: dict[str, Any]) -> None:
+def _create_in_place(store: Place, maps: Sequence[MapArray], attributes: dict[str, Any]) -> None:
+    """Make a store where nothing can be renamed: its root's attributes come first, and only where there are none.
+
+    They say whose the store is, so one whose making was interrupted is known as ours. An older run's things are removed
+    by the names in its own record, its root last.
+    """
+    if (old := _attributes(store)) is not None:
+        names = [image["name"] for image in old[RESERVED]["plan"]["images"]]
+        for name in (*(name for name in names if "/" not in name), RESERVED, *reversed(METADATA)):
+            store.delete(name)
     form = zarr_format(maps)
-    root = zarr.create_group(staged, zarr_format=form, attributes={RESERVED: {**record, "complete": False}})
+    files = GroupMetadata(attributes, form).to_buffer_dict(default_buffer_prototype())
+    for name in sorted(files, key=METADATA.index):
+        if not store.create(name, files[name].to_bytes()):
+            raise OutputError(f"output.store: another run has just made {store}; name another place")
+    _fill(zarr.open_group(store.store(), mode="r+", zarr_format=form), maps)
+
+
+def _attributes(store: Place) -> Any:
+    """Return the attributes of the group at the root of a store, also of one that is only half made."""
+    if (found := store.read("zarr.json")) is not None:
+        return json.loads(found)["attributes"]
+    return None if (found := store.read(".zattrs")) is None else json.loads(found)
+
+
+def _fill(root: zarr.Group, maps: Sequence[MapArray]) -> None:
+    form = zarr_format(maps)
     for image in dict.fromkeys(m.image for m in maps):
         root.create_group(image)
     for m in maps:
@@ -116,7 +163,7 @@ def units_of(level: Level, region: Region) -> Iterator[tuple[int, int]]:
     yield from product(rows, columns)
 
 
-def write(store: str, m: MapArray, region: Region, units: Stored, cache: ChunkCache | None = None) -> int:
+def write(store: Where, m: MapArray, region: Region, units: Stored, cache: ChunkCache | None = None) -> int:
     """Write the units of a map that a region (y, x) covers, and of the levels made along; return the bytes of all.
 
     Parameters
@@ -134,7 +181,8 @@ def write(store: str, m: MapArray, region: Region, units: Stored, cache: ChunkCa
         return 0
     cache = cache or ChunkCache(0)
     levels = list(takewhile(lambda level: level.along, m.levels))
-    arrays = [cache.open(f"{store}/{m.group}/{number}", "r+") for number in range(len(levels))]
+    group = Place.of(store) / m.group
+    arrays = [cache.open(group / str(number), "r+") for number in range(len(levels))]
     written = 0
     for place, unit in zip(units_of(levels[0], region), units.reshape(-1, *units.shape[2:]), strict=True):
         values = unit[:, *(slice(len(i)) for i in levels[0].region(place))]
@@ -148,13 +196,13 @@ def write(store: str, m: MapArray, region: Region, units: Stored, cache: ChunkCa
     return written
 
 
-def finish(store: str, windows: Mapping[MapArray, Sequence[Window]], record: dict[str, Any]) -> None:
+def finish(store: Where, windows: Mapping[MapArray, Sequence[Window]], record: dict[str, Any]) -> None:
     """Write what is known at the end: what to show of each map, the consolidated metadata, and the run's record.
 
     The consolidated metadata repeats that of all groups and arrays in one place, so that readers need one look. The
     record with its mark comes last, and in one piece.
     """
-    root = zarr.open_group(store, mode="r+", use_consolidated=False)
+    root = zarr.open_group(Place.of(store).store(), mode="r+", use_consolidated=False)
     form = root.metadata.zarr_format
     images: dict[str, dict[str, Any]] = {}
     for m, shown in windows.items():

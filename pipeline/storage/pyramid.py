@@ -16,6 +16,7 @@ from pipeline.compiled.shrink import largest, mean
 from pipeline.geometry import Interval, pixels
 from pipeline.storage.cache import ChunkCache
 from pipeline.storage.maps import Level, MapArray
+from pipeline.storage.place import Place, Where
 
 Stored = NDArray[Any]
 
@@ -54,13 +55,14 @@ def left(m: MapArray) -> Iterator[tuple[int, tuple[int, int]]]:
             yield from ((number, place) for place in np.ndindex(level.counts))
 
 
-def make(store: str, m: MapArray, number: int, place: tuple[int, int], cache: ChunkCache) -> int:
+def make(store: Where, m: MapArray, number: int, place: tuple[int, int], cache: ChunkCache) -> int:
     """Make a write unit of a level from the level before, which is complete; return its bytes.
 
     It is read chunk by chunk of this level, so that no more is held than the unit and what makes one chunk of it.
     """
     before, level = m.levels[number - 1 : number + 1]
-    source, target = (cache.open(f"{store}/{m.group}/{n}", "r+") for n in (number - 1, number))
+    group = Place.of(store) / m.group
+    source, target = (cache.open(group / str(n), "r+") for n in (number - 1, number))
     region = level.region(place)
     unit = np.full((1, *level.unit), m.fill, m.encoding.dtype)
     for c in range(len(m.channels)):

@@ -10,6 +10,7 @@ from pipeline.errors import InputError
 from pipeline.geometry import Interval, Region, is_empty
 from pipeline.storage.cache import ChunkCache, Chunked, Readers
 from pipeline.storage.handle import Handle
+from pipeline.storage.place import Place
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Source:
     path
         What the user wrote, or the glob found.
     array
-        The path of the Zarr array.
+        The place of the Zarr array.
     axes
         The names of the array's axes; those beside c, y and x have one pixel.
     channels
@@ -42,7 +43,7 @@ class Source:
 
     name: str
     path: str
-    array: str
+    array: Place
     axes: tuple[str, ...]
     channels: tuple[str, ...]
     extents: tuple[int, int]
@@ -75,7 +76,7 @@ class Source:
             array = cache.open(self.array, "r") if cache else Handle.open(self.array, "r")
             if cache is None or not cache.limit or is_empty(region):
                 return self._get(array, region)
-            chunked = Chunked(self.array, self.extents, self.chunks)
+            chunked = Chunked(str(self.array), self.extents, self.chunks)
             return chunked.read(region, readers, cache, lambda part: self._get(array, part))
         except Exception as error:
             raise InputError(

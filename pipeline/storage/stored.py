@@ -16,7 +16,7 @@ def stored_chunks(source: Source) -> frozenset[tuple[int, int]] | None:
 
     One listing of the array's keys; a key of any form ends with the chunk's place along each axis.
     """
-    array = zarr.open_array(source.array, mode="r")
+    array = zarr.open_array(source.array.store(), mode="r")
     y, x = source.axes.index("y"), source.axes.index("x")
     places = sync(_list(array, y, x))
     height, width = (-(-e // u) for e, u in zip(source.extents, unit(source), strict=True))
@@ -25,7 +25,7 @@ def stored_chunks(source: Source) -> frozenset[tuple[int, int]] | None:
 
 def unit(source: Source) -> tuple[int, int]:
     """Return the pixels (y, x) of what is stored as one object: a shard where there are shards, else a chunk."""
-    array = zarr.open_array(source.array, mode="r")
+    array = zarr.open_array(source.array.store(), mode="r")
     sizes = array.shards or array.chunks
     return sizes[source.axes.index("y")], sizes[source.axes.index("x")]
 
