@@ -52,7 +52,9 @@ def times(extents: Sequence[int]) -> str:
 def stored_as(kept: dict[str, Any]) -> str:
     """Say how a kept map is stored: its chunks, shards and compression, from the plan as plain data."""
     shards = f" in shards of {times(kept['shards'])}" if kept.get("shards") else ""
-    return f"chunks {times(kept['chunks'])}{shards}, {kept['compression']}"
+    levels = kept.get("levels", [])[1:]
+    more = f", {len(levels)} more levels by {kept['pyramid']} to {times(levels[-1])}" if levels else ""
+    return f"chunks {times(kept['chunks'])}{shards}, {kept['compression']}{more}"
 
 
 def duration(seconds: float) -> str:
@@ -122,6 +124,9 @@ def _image_dict(image: "ImagePlan") -> dict[str, Any]:
                 "dtype": k.array.encoding.dtype,
                 "shards": list(k.array.shards) if k.array.shards else None,
                 "compression": str(k.array.compression),
+                "ome_zarr": k.array.version,
+                "pyramid": k.array.shrink,
+                "levels": [list(level.extents) for level in k.array.levels],
             }
             for k in image.kept
         ],

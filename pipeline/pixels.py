@@ -112,6 +112,11 @@ class Encoding:
         return 0, int(limits.max) - 1, int(limits.max)
 
     @property
+    def missing(self) -> float:
+        """The stored number that stands for NaN."""
+        return self._ends[2] if self.is_scaled else float("nan")
+
+    @property
     def attributes(self) -> dict[str, float | int]:
         """The CF attributes that tell a reader how to decode."""
         if not self.is_scaled:

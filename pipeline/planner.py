@@ -75,6 +75,8 @@ def _without_empty(image: ImagePlan, stored: Collection[tuple[int, int]]) -> Ima
     found = tuple(v for v in values if v is not None)
     if len(found) < len(values):
         return image
+    if image.kept[0].array.version == "0.4":  # its fill value is taken
+        return replace(image, background=found)
     kept, alike = [], True
     for k, v in zip(image.kept, found, strict=True):
         numbers, counts = np.unique(k.array.encoding.encode(v), return_counts=True)
@@ -145,6 +147,8 @@ def _keep(
         units=source.units,
         shrink=output.shrink,
         version=output.version,
+        # xarray takes the fill value of Zarr's format 2 for missing pixels: only what stands for NaN may be it.
+        fill=0 if output.version == "0.5" else output.encoding.missing,
     )
     return Kept(place, array)
 

@@ -1,7 +1,7 @@
 """Verify a store: recompute random windows, borders and corners among them, from the raw input in float64."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -10,6 +10,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
+from pipeline import levels
 from pipeline.api import plan as make_plan
 from pipeline.describe import times
 from pipeline.errors import HaloflowError, OutputError
@@ -18,6 +19,7 @@ from pipeline.job import Job
 from pipeline.kernels import TOLERANCE
 from pipeline.planning import ImagePlan, Kept
 from pipeline.reference import Positions, evaluate, magnitude_of
+from pipeline.storage.maps import MapArray
 from pipeline.storage.place import Place
 
 NO_LIMIT = 2**62
@@ -29,6 +31,9 @@ CANCELLED = 0.02
 A tolerance of 1e-5 of it is 2e-7 of the magnitude, three float32 roundings.
 """
 
+SOME = 9
+"""Windows of each further level of a pyramid: the corners, the borders, and a random one."""
+
 EDGE = 24
 """The height and width of a window, in pixels of the map."""
 
@@ -39,7 +44,8 @@ class Verification:
 
     ``worst`` is the largest deviation, beyond what a stored type narrower than float32 rounds, as a part of the map's
     scale (the greatest absolute value in the windows, or `CANCELLED` of what its sums pass through); ``misplaced``
-    counts pixels that are NaN or infinite on one side only; ``unreadable`` names the windows that could not be read.
+    counts pixels that are NaN or infinite on one side only, ``off`` those of a pyramid's further levels that are not
+    what the level before makes; ``unreadable`` names the windows that could not be read.
     """
 
     store: str
@@ -48,13 +54,14 @@ class Verification:
     worst: float
     where: str
     misplaced: int
+    off: int = 0
     unreadable: tuple[str, ...] = ()
     tolerance: float = TOLERANCE
 
     @property
     def passed(self) -> bool:
         """Whether every pixel is within the tolerance."""
-        return self.worst <= self.tolerance and not self.misplaced and not self.unreadable
+        return self.worst <= self.tolerance and not (self.misplaced or self.off or self.unreadable)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the findings as plain data."""
@@ -63,6 +70,7 @@ class Verification:
     def __str__(self) -> str:
         verdict = "verified" if self.passed else "NOT the same"
         odd = f"; {self.misplaced} pixels are NaN or infinite on one side only" if self.misplaced else ""
+        odd += f"; {self.off} pixels of further levels are not what the level before makes" if self.off else ""
         lines = [
             f"{verdict}: {self.store}: {self.windows} windows, {self.pixels} pixels recomputed in float64; the largest "
             f"deviation is {self.worst:.2g} of the map's scale (tolerance {self.tolerance:g}), in {self.where}{odd}"
@@ -91,13 +99,19 @@ def verify(job: Job, windows: int = 16, seed: int = 0) -> Verification:
     if not plan.store.exists():
         raise OutputError(f"output.store: there is no {plan.store}; make it with 'haloflow run'")
     draw = random.Random(seed)  # noqa: S311 - a sample, no secret
-    count = compared = misplaced = 0
+    count = compared = misplaced = wrong = 0
     worst, where = 0.0, "every window"
     unreadable: list[str] = []
     for image in plan.images:
         for kept in image.kept:
-            checks, damaged = _compare(image, kept, _open(plan.store, kept), windows, draw)
+            arrays = [_open(plan.store, kept.array, number) for number in range(len(kept.array.levels))]
+            checks, damaged = _compare(image, kept, arrays[0], windows, draw)
             unreadable += damaged
+            for name, told in levels.compare(kept.array, partial(_cut, arrays), lambda e: _windows(e, SOME, draw)):
+                if isinstance(told, str):
+                    unreadable.append(f"{name}: {told}")
+                else:
+                    count, compared, wrong = count + 1, compared + told.pixels, wrong + told.off
             finite = [max(np.abs(e[np.isfinite(e)]).max(initial=0), CANCELLED * m) for _, e, _, m in checks]
             scale = float(max(finite, default=0)) or 1.0
             for region, expected, found, _ in checks:
@@ -106,7 +120,7 @@ def verify(job: Job, windows: int = 16, seed: int = 0) -> Verification:
                 misplaced += odd
                 if off / scale > worst:
                     worst, where = off / scale, f"{kept.array.group} y {region[0]}, x {region[1]}"
-    return Verification(str(plan.store), count, compared, worst, where, misplaced, tuple(unreadable))
+    return Verification(str(plan.store), count, compared, worst, where, misplaced, wrong, tuple(unreadable))
 
 
 Check = tuple[Region, NDArray[np.float64], NDArray[np.float64], float]
@@ -117,7 +131,7 @@ def _compare(
 ) -> tuple[list[Check], list[str]]:
     """Return for each window its region, what the reference and the store say, and the magnitude of its sums."""
     checks, damaged = [], []
-    for region in _windows(kept, windows, draw):
+    for region in _windows(kept.array.extents, windows, draw):
         largest = [0.0]
         read = partial(_read, image, largest)
         rows, columns = (slice(i.start, i.stop) for i in region)
@@ -132,19 +146,24 @@ def _compare(
     return checks, damaged
 
 
-def _open(store: Place, kept: Kept) -> Any:
-    path = store / kept.array.group / "0"
+def _cut(arrays: Sequence[Any], number: int, region: Region) -> NDArray[Any]:
+    rows, columns = (slice(i.start, i.stop) for i in region)
+    return np.asarray(arrays[number][:, rows, columns])
+
+
+def _open(store: Place, m: MapArray, number: int) -> Any:
+    path = store / m.group / str(number)
     try:
         stored: Any = zarr.open_array(path.store(), mode="r")
     except HaloflowError:
         raise
     except Exception as error:  # noqa: BLE001 - whatever a damaged store makes zarr raise
         raise OutputError(f"{path}: cannot be read: {error}") from None
-    wanted = (len(kept.array.channels), *kept.array.extents)
-    if stored.shape != wanted or stored.dtype != kept.array.encoding.dtype:
+    wanted = (len(m.channels), *m.levels[number].extents)
+    if stored.shape != wanted or stored.dtype != m.encoding.dtype:
         raise OutputError(
             f"{path}: is {times(stored.shape)} {stored.dtype}; the config makes {times(wanted)} "
-            f"{kept.array.encoding.dtype}: it is another run's"
+            f"{m.encoding.dtype}: it is another run's"
         )
     return stored
 
@@ -170,8 +189,8 @@ def _deviation(kept: Kept, expected: NDArray[np.float64], found: NDArray[np.floa
     return float(off.max(initial=0.0)), int((~finite & ~same).sum())
 
 
-def _windows(kept: Kept, count: int, draw: random.Random) -> Iterator[Region]:
-    height, width = kept.array.extents
+def _windows(extents: tuple[int, int], count: int, draw: random.Random) -> Iterator[Region]:
+    height, width = extents
     bottom, right = max(0, height - EDGE), max(0, width - EDGE)
     corners = [(0, 0), (0, right), (bottom, 0), (bottom, right)]
     borders = [(0, right // 2), (bottom, right // 2), (bottom // 2, 0), (bottom // 2, right)]

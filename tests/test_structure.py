@@ -23,7 +23,7 @@ ORDER = [
     {"planner"},
     {"execute"},
     {"job", "inspection"},
-    {"api"},
+    {"api", "levels"},
     {"verification"},
     {"commands"},
     {"cli"},

@@ -31,7 +31,7 @@ def shrunk(m: MapArray, stored: Stored, steps: tuple[int, int]) -> Stored:
     half = m.encoding.dtype == "float16"
     values = stored.astype(np.float32) if half else stored
     made = np.empty(shape, values.dtype)
-    missing = float(m.encoding.attributes.get("missing_value", np.nan))
+    missing = float(m.encoding.missing)
     if m.shrink == "max":
         largest(values, steps, missing, made)
     else:
