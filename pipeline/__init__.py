@@ -10,8 +10,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pipeline.api import Report, plan, run
+    from pipeline.api import plan, run
     from pipeline.errors import HaloflowError
+    from pipeline.execute.report import Report
     from pipeline.job import Job, load
     from pipeline.planning import Plan
     from pipeline.storage.ingest import ingest
@@ -34,7 +35,7 @@ _HOMES = {
     "HaloflowError": "pipeline.errors",
     "Job": "pipeline.job",
     "Plan": "pipeline.planning",
-    "Report": "pipeline.api",
+    "Report": "pipeline.execute.report",
     "Verification": "pipeline.verification",
     "ingest": "pipeline.storage.ingest",
     "load": "pipeline.job",

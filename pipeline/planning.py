@@ -5,7 +5,7 @@ An `ImagePlan` is also what a worker gets: frozen, picklable, with handles to ar
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -132,6 +132,8 @@ class Plan:
     config: Mapping[str, Any]
     reads: tuple[Place, ...]
     """Every place the run reads, those of features too: the output may overlap none of them."""
+    identity: Mapping[str, Any] = field(default_factory=dict)
+    """What decides the bits of the run: it may go on with a store only where this is the same."""
 
     @property
     def tasks(self) -> int:

@@ -20,6 +20,8 @@ import pipeline
 from pipeline.errors import ClusterError, InputError
 from pipeline.execute import cluster
 from pipeline.execute.task import Done, Failed
+from pipeline.storage.place import Place
+from pipeline.storage.records import Segments
 from tests.conftest import ROOT
 
 
@@ -121,7 +123,7 @@ def test_the_death_of_the_scheduler_ends_the_run(small: Path) -> None:
         _, err = client.communicate(timeout=60)
         assert client.returncode == 3, err
         assert "Traceback" not in err
-        assert "start again with --overwrite" in err
+        assert "go on with --resume" in err
     finally:
         for process in (scheduler, helper):
             process.kill()
@@ -164,7 +166,7 @@ class _Dying(WorkerPlugin):
     def setup(self, worker: object) -> None:
         del worker
 
-        def attempt(plan: object, image: int, block: int, cache: object) -> Done:
+        def attempt(plan: object, image: int, block: int, cache: object, segment: object) -> Done:
             if block == self.block and not (self.marker and self.marker.exists()):
                 if self.marker:
                     self.marker.touch()
@@ -185,7 +187,7 @@ def test_the_death_of_a_worker_costs_no_task_but_the_one_that_kills(small: Path,
         Client(made) as client,
     ):
         client.register_plugin(_Dying(77, None if always else small / "died"), name="dying")
-        outcomes = list(cluster.run(plan, client))
+        outcomes = list(cluster.run(plan, client, Segments(Place.of(str(small / "none")), "", 1)))
     assert sorted(o.block for o in outcomes) == list(range(plan.tasks))
     failed = [o.block for o in outcomes if isinstance(o, Failed)]
     assert failed == ([77] if always else [])

@@ -25,6 +25,8 @@ from pipeline.grid import BlockGrid
 from pipeline.kernels import BACKENDS
 from pipeline.layers import LAYERS
 from pipeline.storage import output
+from pipeline.storage.place import Place
+from pipeline.storage.records import Segments
 from tests import oracle
 from tests.examples import EXAMPLES as EXAMPLES_OF
 
@@ -189,7 +191,7 @@ def test_zarr_dask_and_whole_image_agree_to_the_bit(
         planned = replace(planned, grid=grid, seeing=None, task=replace(planned.task, groups=groups))
     plan = replace(plan, images=(planned,))
     output.create(target, [kept.array for kept in planned.kept], {})
-    for outcome in serial.run(plan):
+    for outcome in serial.run(plan, Segments(Place.of(target), "", 1)):
         assert isinstance(outcome, Done), outcome
     for kept in planned.kept:
         run = zarr.open_array(f"{target}/image/{kept.array.layer}/0")[:]

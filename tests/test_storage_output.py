@@ -16,7 +16,9 @@ from pipeline.storage.codecs import Codec
 from pipeline.storage.images import RESERVED
 from pipeline.storage.maps import MapArray
 from pipeline.storage.metadata import Window
-from pipeline.storage.output import check, create, finish, write
+from pipeline.storage.output import create, finish, write
+from pipeline.storage.place import Place
+from pipeline.storage.target import check, clear
 
 RECORD = {"config": {"layers": [{"type": "relu"}]}, "complete": True}
 
@@ -87,10 +89,11 @@ def test_a_store_that_exists_is_replaced_only_if_asked_and_ours():
     create("out.zarr", [a_map()], RECORD)
     refused(
         "out.zarr",
-        "out.zarr exists already; give --overwrite to replace it, or another name",
+        "out.zarr exists already; give --overwrite to replace it, --resume to go on with it, or another name",
         overwrite=False,
     )
     check("out.zarr", ["in.zarr"], overwrite=True)
+    clear(Place.of("out.zarr"))
     create("out.zarr", [a_map(layer="other")], RECORD)
     assert [name for name, _ in zarr.open_group("out.zarr/x", mode="r").members()] == ["other"]
 
@@ -236,4 +239,4 @@ def test_nothing_but_groups_arrays_and_the_record_is_in_a_store():
     finish("out.zarr", {m: [Window.of(1.0, 1.0)] * 2}, RECORD)
     files = {p.name for p in Path("out.zarr").rglob("*") if p.is_file() and "c" not in p.parts}
     assert files == {"zarr.json"}
-    assert sorted(p.name for p in Path("out.zarr").iterdir()) == ["x", "zarr.json"]
+    assert sorted(p.name for p in Path("out.zarr").iterdir()) == [RESERVED, "x", "zarr.json"]

@@ -27,6 +27,9 @@ def options(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]
             help="What one worker may hold, such as 2GB. [default: a core's share]",
         ),
         "kernel": click.option("--kernel", metavar="NAME", help="Force a kernel: onnxruntime or numpy."),
+        "resume": click.option(
+            "--resume", is_flag=True, help="Go on with what an earlier run made: do only what it has no record of."
+        ),
         "overwrite": click.option("--overwrite", is_flag=True, help="Replace what an earlier run made."),
     }
 

@@ -19,13 +19,14 @@ from pipeline.errors import RunError
     help="Where to run: a process a worker, threads, one task after another, or a Dask scheduler.",
 )
 @click.option("--workers", type=click.IntRange(1), help="How many workers. [default: one a core]")
-@options("memory", "kernel", "overwrite", "set", "json", "quiet")
+@options("memory", "kernel", "resume", "overwrite", "set", "json", "quiet")
 def run(
     config: str,
     cluster: str,
     workers: int | None,
     memory: str | None,
     kernel: str | None,
+    resume: bool,
     overwrite: bool,
     settings: tuple[str, ...],
     as_json: bool,
@@ -38,7 +39,9 @@ def run(
     # What the cluster logs of a lost worker or scheduler is told by the outcome, in one line.
     logging.disable(logging.CRITICAL)
     with progress_bar(str(planned.store), "tasks", quiet=quiet or as_json) as progress:
-        report = pipeline.run(planned, cluster, workers, overwrite=overwrite, progress=progress)
+        report = pipeline.run(planned, cluster, workers, overwrite=overwrite, resume=resume, progress=progress)
     show(report, as_json=as_json, quiet=quiet)
     if not report.complete:
-        raise RunError(f"{report.tasks - report.done} of {report.tasks} tasks failed; the rest is complete")
+        raise RunError(
+            f"{report.tasks - report.done} of {report.tasks} tasks failed; the rest is complete: again with --resume"
+        )

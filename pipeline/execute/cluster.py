@@ -28,6 +28,7 @@ from pipeline.execute.task import Done, Failed, Outcome
 from pipeline.geometry import Interval
 from pipeline.planning import ImagePlan, Plan
 from pipeline.storage.cache import ChunkCache
+from pipeline.storage.records import Segments
 
 AHEAD = 2
 """Futures per worker thread: one that runs and one that waits."""
@@ -53,26 +54,29 @@ QUIET = {"distributed.worker.profile.enabled": False, "distributed.admin.tick.in
 ANY, ALONE = "", "alone"
 """Instead of a worker's address: whichever, and whichever for the one suspect at a time."""
 
-AGAIN = "what was written is not complete: start again with --overwrite"
+AGAIN = "what was written is recorded: go on with --resume"
 
 
 class _Hold(WorkerPlugin):  # type: ignore[misc]  # distributed carries no types
     """Keeps a plan on a worker as long as the run lasts, and what its tasks share: a cache and zarr's settings."""
 
-    def __init__(self, run: str, images: tuple[ImagePlan, ...], cache: int) -> None:
+    def __init__(self, run: str, images: tuple[ImagePlan, ...], cache: int, segments: Segments) -> None:
         self.name = f"haloflow-{run}"
         self.images = images
         self.limit = cache
+        self.segments = segments
 
     def setup(self, worker: Any) -> None:
         if worker.nanny:  # a process of its own, not a thread of the user's
             keep_freed_memory()
         self.blocks = Blocks([len(image.blocks) for image in self.images])
         self.cache = ChunkCache(self.limit)
+        self.segment = self.segments.begin()
         self.settings = zarr.config.set(CODECS)
 
     def teardown(self, worker: Any) -> None:
         del worker
+        self.segment.close()
         self.settings.__exit__(None, None, None)  # a worker may serve others, or be a thread of the user's process
 
 
@@ -80,7 +84,12 @@ def _work(name: str, start: int, stop: int) -> list[Outcome]:
     """Run the blocks of a batch, one after another; a block that fails leaves the others as they are."""
     held = get_worker().plugins[name]
     places = [held.blocks.place(number) for number in range(start, stop)]
-    return [attempt(held.images[image], image, block, held.cache) for image, block in places]
+    outcomes = [
+        attempt(held.images[image], image, held.images[image].blocks[nth], held.cache, held.segment)
+        for image, nth in places
+    ]
+    held.segment.flush()
+    return outcomes
 
 
 @contextmanager
@@ -126,10 +135,10 @@ def connect(cluster: str, workers: int | None, memory: int) -> Iterator[Client]:
         yield client
 
 
-def run(plan: Plan, client: Client) -> Iterator[Outcome]:
+def run(plan: Plan, client: Client, segments: Segments) -> Iterator[Outcome]:
     """Run every task of a plan on a cluster, a few futures a worker at a time; gives outcomes as they come."""
     run_id = uuid.uuid4().hex
-    plugin = _Hold(run_id, plan.images, plan.cache)
+    plugin = _Hold(run_id, plan.images, plan.cache, segments)
     try:
         client.register_plugin(plugin)
         yield from _Drive(client, plugin.name, plan).outcomes()
@@ -148,6 +157,7 @@ class _Drive:
     def __init__(self, client: Client, name: str, plan: Plan) -> None:
         self.client = client
         self.name = name
+        self.images = plan.images
         self.blocks = Blocks([len(image.blocks) for image in plan.images])
         self.ranges = Ranges(len(self.blocks))
         # Seconds a task, from the forecast until there is something to learn from.
@@ -230,7 +240,8 @@ class _Drive:
     def _blame(self, future: Any, worker: str, batch: Interval) -> list[Outcome]:
         """Handle a batch whose workers died: its blocks are tried one at a time, for others died beside the culprit."""
         if worker == ALONE:
-            return [Failed(*self.blocks.place(batch.start), explain(future.exception()))]
+            image, nth = self.blocks.place(batch.start)
+            return [Failed(image, self.images[image].blocks[nth], explain(future.exception()))]
         self.suspects.extend(Interval(number, number + 1) for number in range(batch.start, batch.stop))
         return []
 

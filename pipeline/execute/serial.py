@@ -1,6 +1,7 @@
 """The serial executor: one task after another in this process. The twin of the Dask executor, for looking into."""
 
 from collections.abc import Iterator
+from contextlib import closing
 
 import zarr
 
@@ -8,6 +9,7 @@ from pipeline.execute.task import Failed, Outcome, run_task
 from pipeline.forecast import IN_FLIGHT
 from pipeline.planning import ImagePlan, Plan
 from pipeline.storage.cache import ChunkCache
+from pipeline.storage.records import Segment, Segments
 
 RETRIES = 2
 """Times a task that raises is run again, so that a passing fault of storage is no failure."""
@@ -16,21 +18,23 @@ CODECS = {"async.concurrency": IN_FLIGHT}
 """How zarr shares the processor while tasks run: see `IN_FLIGHT`."""
 
 
-def run(plan: Plan) -> Iterator[Outcome]:
+def run(plan: Plan, segments: Segments) -> Iterator[Outcome]:
     """Run every task of a plan; a task that fails is reported and the rest goes on."""
     cache = ChunkCache(plan.cache)
-    with zarr.config.set(CODECS):
+    with zarr.config.set(CODECS), closing(segments.begin()) as segment:
         for number, image in enumerate(plan.images):
-            for block in range(len(image.blocks)):
-                yield attempt(image, number, block, cache)
+            for block in image.blocks:
+                outcome = attempt(image, number, block, cache, segment)
+                segment.flush()
+                yield outcome
 
 
-def attempt(plan: ImagePlan, image: int, block: int, cache: ChunkCache) -> Outcome:
+def attempt(plan: ImagePlan, image: int, block: int, cache: ChunkCache, segment: Segment) -> Outcome:
     """Run a task until it is done, at most ``RETRIES`` times again."""
     left = RETRIES
     while True:
         try:
-            return run_task(plan, image, block, cache)
+            return run_task(plan, image, block, cache, segment)
         except Exception as error:  # noqa: BLE001 - whatever a task raises, the others go on
             if not left:
                 return Failed(image, block, explain(error))

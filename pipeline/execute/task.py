@@ -1,18 +1,19 @@
 """One task: read a region and its halo, run the stack tile by tile, write whole write units."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pipeline.execute.compute import compute
 from pipeline.planning import ImagePlan
 from pipeline.storage.cache import ChunkCache
 from pipeline.storage.output import write
+from pipeline.storage.records import Segment, Units
 from pipeline.storage.windows import Sight
 
 
 @dataclass(frozen=True)
 class Done:
-    """What a finished task tells: its block, bytes, and what viewers should show, for the report."""
+    """What a finished task tells: its block by its place in the walk, bytes, and what viewers should show."""
 
     image: int
     block: int
@@ -35,10 +36,10 @@ class Failed:
 Outcome = Done | Failed
 
 
-def run_task(plan: ImagePlan, image: int, block: int, cache: ChunkCache) -> Done:
-    """Make one block of one image; may run anywhere, as often as it must."""
+def run_task(plan: ImagePlan, image: int, block: int, cache: ChunkCache, segment: Segment) -> Done:
+    """Make one block of one image, and record it; may run anywhere, as often as it must."""
     started = time.perf_counter()
-    index = plan.grid.index(plan.blocks[block])
+    index = plan.grid.index(block)
     regions = plan.grid.regions(index)
     walk = plan.stack.walk(plan.wanted(regions), plan.extents)
     raw = plan.source.read(walk.read, cache, plan.reading.readers(index, walk.read))
@@ -46,6 +47,11 @@ def run_task(plan: ImagePlan, image: int, block: int, cache: ChunkCache) -> Done
     taken = raw.nbytes
     del raw
     given = 0
+    written: list[Units] = []
+    segment.check()
     for kept, stored in zip(plan.kept, made, strict=True):
-        given += write(plan.store, kept.array, stored.region, stored.units, cache)
+        units, size = write(plan.store, kept.array, stored.region, stored.units, cache)
+        written += [replace(unit, sight=stored.sight) if not n else unit for n, unit in enumerate(units)]
+        given += size
+    segment.append(written)
     return Done(image, block, time.perf_counter() - started, taken, given, tuple(stored.sight for stored in made))

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, field
 from itertools import groupby, product
+from pathlib import Path
 from threading import Lock
 from typing import Any, Literal
 
@@ -67,11 +68,11 @@ class ChunkCache:
         """The bytes of pixels held now."""
         return self._size
 
-    def open(self, place: Place, mode: Literal["r", "r+"]) -> Handle:
+    def open(self, place: Place, mode: Literal["r", "r+"], staging: Path | None = None) -> Handle:
         """Return the Zarr array at a place, which is opened once a run."""
         array = self._arrays.get((place, mode))
         if array is None:
-            array = self._arrays[place, mode] = Handle.open(place, mode)
+            array = self._arrays[place, mode] = Handle.open(place, mode, staging)
         return array
 
     def claim(self, readers: Mapping[Key, int]) -> Claim:

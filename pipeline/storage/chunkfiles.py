@@ -15,6 +15,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import google_crc32c
 import numpy as np
 from numcodecs.blosc import Blosc
 from numcodecs.gzip import GZip
@@ -45,15 +46,18 @@ class ChunkFiles:
         Of numcodecs; None where chunks are plain bytes.
     dtype
         Of the stored numbers, byte order included.
+    staging
+        Where files are before they are whole; by default beside their place.
     """
 
     array: Any
     folder: Path
     codec: Any
     dtype: np.dtype[Any]
+    staging: Path | None = None
 
     @classmethod
-    def of(cls, array: Any) -> "ChunkFiles | None":
+    def of(cls, array: Any, staging: Path | None = None) -> "ChunkFiles | None":
         """Return the files of a Zarr array, or None where its chunks are anything else."""
         store, metadata = array.store_path.store, array.metadata
         if not isinstance(store, LocalStore):
@@ -62,7 +66,7 @@ class ChunkFiles:
         if metadata.zarr_format == 2:
             plain = not metadata.filters and metadata.order == "C"
             known = metadata.compressor is None or isinstance(metadata.compressor, Blosc | Zstd | GZip)
-            return cls(array, folder, metadata.compressor, array.dtype) if plain and known else None
+            return cls(array, folder, metadata.compressor, array.dtype, staging) if plain and known else None
         head, *rest = metadata.codecs
         if not isinstance(head, BytesCodec) or len(rest) > 1:
             return None
@@ -70,7 +74,7 @@ class ChunkFiles:
         if rest and codec is None:
             return None
         order = ">" if head.endian and head.endian.value == "big" else "<"
-        return cls(array, folder, codec, array.dtype.newbyteorder(order))
+        return cls(array, folder, codec, array.dtype.newbyteorder(order), staging)
 
     def read(self, box: Region) -> NDArray[Any]:
         """Return the pixels of a box, one interval for each axis of the array."""
@@ -89,11 +93,19 @@ class ChunkFiles:
                 out[into] = chunk[tuple(slice(c.start - s, c.stop - s) for c, s in zip(cuts, starts, strict=True))]
         return out
 
-    def write(self, place: tuple[int, ...], chunk: NDArray[Any]) -> None:
-        """Write a whole chunk; one of nothing but the fill value is left out."""
-        if not self._is_empty(chunk):
-            plain = np.ascontiguousarray(chunk, self.dtype)
-            self._put(self.array.metadata.encode_chunk_key(place), self.codec.encode(plain) if self.codec else plain)
+    def write(self, place: tuple[int, ...], chunk: NDArray[Any]) -> tuple[int, int]:
+        """Write a whole chunk, and return its stored bytes and their checksum.
+
+        One of nothing but the fill value is left out, and whatever lay in its place is removed: it has no bytes.
+        """
+        key = self.array.metadata.encode_chunk_key(place)
+        if self._is_empty(chunk):
+            (self.folder / key).unlink(missing_ok=True)
+            return 0, 0
+        plain = np.ascontiguousarray(chunk, self.dtype)
+        encoded = self.codec.encode(plain) if self.codec else plain.tobytes()
+        self._put(key, encoded)
+        return len(encoded), checksum(encoded)
 
     @cached_property
     def _sizes(self) -> tuple[int, ...]:
@@ -127,19 +139,32 @@ class ChunkFiles:
     def _put(self, key: str, encoded: Any) -> None:
         """Write a file under a name of its own and rename it into place, so that no reader sees half of it."""
         target = self.folder / key
-        partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
+        partial = (self.staging or target.parent) / f".{target.name}.{secrets.token_hex(8)}.partial"
         try:
             put(partial, encoded)
         except FileNotFoundError:
-            target.parent.mkdir(parents=True, exist_ok=True)
+            partial.parent.mkdir(parents=True, exist_ok=True)
             put(partial, encoded)
-        partial.replace(target)
+        try:
+            partial.replace(target)
+        except FileNotFoundError:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            partial.replace(target)
 
     def _is_empty(self, chunk: NDArray[Any]) -> bool:
         """Say whether all is fill value, to the bit (−0 is not 0); a few pixels tell for most chunks that it is not."""
         bits = chunk.view(self._fill.dtype)
         some = bits[tuple(slice(None, None, max(1, n // _LOOKS)) for n in chunk.shape)]
         return bool((some == self._fill).all()) and bool((bits == self._fill).all())
+
+
+def checksum(data: bytes) -> int:
+    """Return the CRC-32C of bytes.
+
+    >>> hex(checksum(b"123456789"))
+    '0xe3069283'
+    """
+    return int(google_crc32c.value(data))
 
 
 def _codec(codec: Any) -> Any:

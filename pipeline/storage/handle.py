@@ -1,15 +1,32 @@
 """An open array as tasks read and write it: through files where its chunks are files, through zarr otherwise."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
+from zarr.abc.store import Store
+from zarr.core.buffer import Buffer
+from zarr.storage import WrapperStore
 
 from pipeline.geometry import Region
-from pipeline.storage.chunkfiles import ChunkFiles
+from pipeline.storage.chunkfiles import ChunkFiles, checksum
 from pipeline.storage.place import Place
+
+
+class Noting(WrapperStore[Store]):
+    """A store that notes what is written to it: by key the bytes and their checksum."""
+
+    def __init__(self, store: Store) -> None:
+        super().__init__(store)
+        self.noted: dict[str, tuple[int, int]] = {}
+
+    async def set(self, key: str, value: Buffer) -> None:
+        """Write, and note it."""
+        await super().set(key, value)
+        self.noted[key] = (len(value), checksum(value.to_bytes()))
 
 
 @dataclass(frozen=True)
@@ -20,10 +37,24 @@ class Handle:
     files: ChunkFiles | None
 
     @classmethod
-    def open(cls, place: Place, mode: Literal["r", "r+"]) -> "Handle":
-        """Open the array at a place; raises what zarr raises where there is none."""
+    def open(cls, place: Place, mode: Literal["r", "r+"], staging: Path | None = None) -> "Handle":
+        """Open the array at a place; raises what zarr raises where there is none.
+
+        Parameters
+        ----------
+        place
+            Of the array.
+        mode
+            To read it, or to write it, too.
+        staging
+            The folder for files that are not whole yet; by default beside their place.
+        """
         array: Any = zarr.open_array(place.store(), mode=mode)
-        return cls(array, ChunkFiles.of(array))
+        files = ChunkFiles.of(array, staging)
+        if files is None and mode == "r+":
+            at = array.store_path
+            array = zarr.open_array(Noting(at.store), path=at.path, mode=mode)
+        return cls(array, files)
 
     def read(self, box: Region) -> NDArray[Any]:
         """Return the numbers of a box, an interval for each axis."""
@@ -31,11 +62,17 @@ class Handle:
             return self.files.read(box)
         return np.asarray(self.array[tuple(slice(i.start, i.stop) for i in box)])
 
-    def write(self, place: tuple[int, ...], chunk: NDArray[Any]) -> None:
-        """Write a whole shard or chunk; what lies beyond the array's end is dropped, as is nothing but fill value."""
+    def write(self, place: tuple[int, ...], chunk: NDArray[Any]) -> tuple[int, int]:
+        """Write a whole write unit, and return its stored bytes and their checksum: 0 and 0 where it is left out.
+
+        What lies beyond the array's end is dropped, and a unit of nothing but fill value is left out.
+        """
         if self.files:
-            self.files.write(place, chunk)
-            return
-        ends = zip(place, self.array.shards or self.array.chunks, self.array.shape, strict=True)
+            return self.files.write(place, chunk)
+        sizes = self.array.shards or self.array.chunks
+        ends = zip(place, sizes, self.array.shape, strict=True)
         box = tuple(slice(p * size, min((p + 1) * size, extent)) for p, size, extent in ends)
         self.array[box] = chunk[tuple(slice(0, b.stop - b.start) for b in box)]
+        at = self.array.store_path
+        key = self.array.metadata.encode_chunk_key(place)
+        return at.store.noted.pop(f"{at.path}/{key}" if at.path else key, (0, 0))  # type: ignore[no-any-return]

@@ -3,6 +3,7 @@
 import glob
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import zarr
 
 from pipeline.errors import HaloflowError, InputError
 from pipeline.pixels import stored_dtype
+from pipeline.storage.identity import digest
 from pipeline.storage.ome import is_image, read_level
 from pipeline.storage.place import Place, Where
 from pipeline.storage.source import Source
@@ -62,7 +64,17 @@ def stem(path: str) -> str:
 
 def open_image(where: Where, level: int = 0) -> Source:
     """Return the source for one place: a plain array, or a level of an OME-Zarr image."""
-    place = Place.of(where)
+    source = _open_image(Place.of(where), level)
+    return replace(source, digest=digest_of(source, Place.of(where)))
+
+
+def digest_of(source: Source, place: Place) -> str:
+    """Return a name for an image's metadata as they are now: those of its array, and of the image around it."""
+    nodes = [_open(at)[0] for at in dict.fromkeys((place, source.array))]
+    return digest([node.metadata.to_dict() for node in nodes])
+
+
+def _open_image(place: Place, level: int) -> Source:
     path = str(place)
     if not place.exists():
         raise InputError(f"{path}: there is no such image")

@@ -7,18 +7,28 @@ map or at the end.
 
 from collections.abc import Iterator
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.compiled.shrink import largest, mean
-from pipeline.geometry import Interval, pixels
+from pipeline.geometry import Interval
 from pipeline.storage.cache import ChunkCache
+from pipeline.storage.images import RESERVED
 from pipeline.storage.maps import Level, MapArray
 from pipeline.storage.place import Place, Where
+from pipeline.storage.records import Units
 
 Stored = NDArray[Any]
+
+STAGING = f"{RESERVED}/partial"
+
+
+def staging(store: Place) -> Path | None:
+    """Return the folder where a local store's chunks are before they are whole; None where chunks are no files."""
+    return store.path / STAGING if store.is_local else None
 
 
 def shrunk(m: MapArray, stored: Stored, steps: tuple[int, int]) -> Stored:
@@ -55,14 +65,15 @@ def left(m: MapArray) -> Iterator[tuple[int, tuple[int, int]]]:
             yield from ((number, place) for place in np.ndindex(level.counts))
 
 
-def make(store: Where, m: MapArray, number: int, place: tuple[int, int], cache: ChunkCache) -> int:
-    """Make a write unit of a level from the level before, which is complete; return its bytes.
+def make(store: Where, m: MapArray, number: int, place: tuple[int, int], cache: ChunkCache) -> Units:
+    """Make a write unit of a level from the level before, which is complete; return its record.
 
     It is read chunk by chunk of this level, so that no more is held than the unit and what makes one chunk of it.
     """
     before, level = m.levels[number - 1 : number + 1]
     group = Place.of(store) / m.group
-    source, target = (cache.open(group / str(n), "r+") for n in (number - 1, number))
+    source, target = (cache.open(group / str(n), "r+", staging(Place.of(store))) for n in (number - 1, number))
+    written = []
     region = level.region(place)
     unit = np.full((1, *level.unit), m.fill, m.encoding.dtype)
     for c in range(len(m.channels)):
@@ -73,5 +84,5 @@ def make(store: Where, m: MapArray, number: int, place: tuple[int, int], cache: 
             values = source.read((Interval(c, c + 1), *level.before(part, before.extents)))
             rows, columns = (p.within(i) for p, i in zip(part, region, strict=True))
             unit[:, rows, columns] = shrunk(m, values, level.steps)
-        target.write((c, *place), unit)
-    return len(m.channels) * pixels(region) * unit.itemsize
+        written.append(target.write((c, *place), unit))
+    return Units.of(f"{m.group}/{number}", (0, *place), (len(m.channels), 1, 1), written)

@@ -39,6 +39,8 @@ class Source:
         Of (y, x): the size of a pixel, the place of the centre of the first one, and in what.
     fill
         What the pixels of a chunk are that is not stored; None where that is not said.
+    digest
+        A name for the image's metadata: other metadata, another name.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Source:
     translation: tuple[float, float] = (0.0, 0.0)
     units: tuple[str | None, str | None] = (None, None)
     fill: float | None = None
+    digest: str = ""
 
     @property
     def pixel_bytes(self) -> int:

@@ -1,0 +1,44 @@
+"""What happened in a run."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Report:
+    """What happened in a run.
+
+    ``tasks`` are those of all images, ``done`` of them are complete: ``resumed`` of these were so before.
+    """
+
+    store: str
+    images: int
+    tasks: int
+    done: int
+    resumed: int
+    seconds: float
+    pixels: int
+    bytes_read: int
+    bytes_written: int
+    cluster: str
+    started: str
+    failures: tuple[dict[str, Any], ...] = field(default=())
+
+    @property
+    def complete(self) -> bool:
+        """Whether every task is done."""
+        return self.done == self.tasks and not self.failures
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as plain data."""
+        return {**asdict(self), "failures": list(self.failures), "complete": self.complete}
+
+    def __str__(self) -> str:
+        rate = self.pixels / 1e6 / max(self.seconds, 1e-9)
+        before = f" ({self.resumed} of them before)" if self.resumed else ""
+        lines = [
+            f"{self.done} of {self.tasks} tasks done{before} in {self.seconds:.1f} s: {self.images} images, "
+            f"{self.pixels / 1e6:.1f} megapixels, {rate:.1f} a second; results in {self.store}"
+        ]
+        lines += [f"failed: {f['image']}, task {f['task']}: {f['reason']}" for f in self.failures]
+        return "\n".join(lines)

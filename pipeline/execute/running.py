@@ -1,0 +1,207 @@
+"""A run from its beginning to its end: one owner, records of what is done, and a mark when all of it is."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any
+
+from pipeline.errors import OutputError
+from pipeline.execute import cluster as dask_executor
+from pipeline.execute import serial
+from pipeline.execute.remaining import remaining
+from pipeline.execute.report import Report
+from pipeline.execute.task import Done, Failed, Outcome
+from pipeline.planning import ImagePlan, Plan
+from pipeline.storage import output, pyramid, records, target
+from pipeline.storage.cache import ChunkCache
+from pipeline.storage.identity import differences, digest
+from pipeline.storage.images import digest_of
+from pipeline.storage.lock import Lock, acquire
+from pipeline.storage.records import Records, Segment, Segments
+from pipeline.storage.windows import Sights
+
+Progress = Callable[[int, int], None]
+Execute = Callable[[Plan, Segments], Iterator[Outcome]]
+
+
+def run(
+    plan: Plan, cluster: str, workers: int | None, *, overwrite: bool, resume: bool, progress: Progress | None
+) -> Report:
+    """Do what a plan says: see `pipeline.run`."""
+    if overwrite and resume:
+        raise OutputError("--overwrite begins anew and --resume goes on: give one of them")
+    target.check(plan.store, plan.reads, overwrite=overwrite, resume=resume)
+    fresh = not target.exists(plan.store)
+    before = target.recorded(plan.store) if resume and not fresh else None
+    found = _found(plan, before) if before else Records()
+    try:
+        lock = acquire(plan.store)
+    except OSError as error:
+        raise OutputError(f"output.store: {plan.store} cannot be made: {error}") from error
+    state = "refused"
+    try:
+        with _executor(cluster, workers, plan.memory) as execute:
+            state = "interrupted"
+            maps = [kept.array for image in plan.images for kept in image.kept]
+            if before is None:
+                target.clear(plan.store)
+                output.create(plan.store, maps, _record(plan))
+            else:
+                output.reopen(plan.store)
+                output.add(plan.store, maps)
+            report = _Run(plan, lock, found, cluster, progress).go(execute)
+        state = "complete" if report.complete else "failed"
+    finally:
+        lock.release(state)
+        if state == "refused" and fresh:
+            plan.store.delete()
+    return report
+
+
+@contextmanager
+def _executor(cluster: str, workers: int | None, memory: int) -> Iterator[Execute]:
+    if cluster == "serial":
+        yield serial.run
+        return
+    with dask_executor.connect(cluster, workers, memory) as client:
+        yield lambda plan, segments: dask_executor.run(plan, client, segments)
+
+
+def _record(plan: Plan) -> dict[str, Any]:
+    return {
+        "version": version("haloflow"),
+        "config": dict(plan.config),
+        "identity": plan.identity,
+        "plan": plan.to_dict(),
+    }
+
+
+def _found(plan: Plan, before: Mapping[str, Any]) -> Records:
+    """Return what an earlier run has done; raises `OutputError` where this one would make something else."""
+    again = "begin anew with --overwrite, or name another store"
+    changed = differences(before.get("identity", {}), plan.identity)
+    if changed:
+        listed = "".join(f"\n  {line}" for line in changed[:20])
+        raise OutputError(f"output.store: {plan.store} was begun by a run that differs; {again}:{listed}")
+    found = records.read(plan.store, digest(plan.identity))
+    sources = {image.source.name: image.source for image in plan.images}
+    for event in found.events:
+        if "image" not in event:
+            continue
+        source = sources.get(event["image"])
+        if source is None:
+            raise OutputError(f"input.images: {event['path']} is in {plan.store} and no longer in the input; {again}")
+        if source.digest != event["digest"]:
+            raise OutputError(f"{source.path}: has changed since the run in {plan.store} was begun; {again}")
+    return found
+
+
+class _Run:
+    """One run, of which this process owns the store."""
+
+    def __init__(self, plan: Plan, lock: Lock, found: Records, cluster: str, progress: Progress | None) -> None:
+        self.plan = plan
+        self.lock = lock
+        self.found = found
+        self.cluster = cluster
+        self.progress = progress
+        self.segments = Segments(plan.store, digest(plan.identity), lock.counter)
+        self.journal: Segment = self.segments.begin()
+        self.sights = Sights()
+        self.failures: list[Failed] = []
+        self.resumed = self.done = 0
+        self.bytes = [0, 0]
+        self.started, self.clock = datetime.now(UTC).isoformat(timespec="seconds"), time.perf_counter()
+
+    def go(self, execute: Execute) -> Report:
+        """Run all that is not recorded, and end with the mark."""
+        left = tuple(self._begin(image) for image in self.plan.images)
+        self.resumed = self.done = self.plan.tasks - sum(len(image.blocks) for image in left)
+        self.lock.begin(self._news)
+        for outcome in execute(replace(self.plan, images=left), self.segments) if any(i.blocks for i in left) else ():
+            if self.lock.lost:
+                self.lock.check()
+            self._take(outcome)
+        self.lock.check()
+        return self._end()
+
+    def _begin(self, image: ImagePlan) -> ImagePlan:
+        """Note which image is read; return what of it is left to do."""
+        self.journal.append({"image": image.source.name, "path": image.source.path, "digest": image.source.digest})
+        return remaining(image, self.found, self.sights)
+
+    def _take(self, outcome: Outcome) -> None:
+        if isinstance(outcome, Done):
+            self.done += 1
+            self.bytes = [self.bytes[0] + outcome.bytes_read, self.bytes[1] + outcome.bytes_written]
+            for kept, sight in zip(self.plan.images[outcome.image].kept, outcome.sights, strict=True):
+                self.sights.add(kept.array, sight)
+        else:
+            self.failures.append(outcome)
+        if self.progress:
+            self.progress(self.done + len(self.failures), self.plan.tasks)
+
+    def _news(self) -> dict[str, Any]:
+        """Return what signs of life tell besides."""
+        return {"done": self.done, "tasks": self.plan.tasks, "failed": len(self.failures)}
+
+    def _end(self) -> Report:
+        report = self._report(self._finish_pyramids())
+        self.journal.close(sync=True)
+        record = {**_record(self.plan), "report": report.to_dict(), "complete": report.complete}
+        maps = [kept.array for image in self.plan.images for kept in image.kept]
+        output.finish(self.plan.store, {m: self.sights.windows(m) for m in maps}, record)
+        return report
+
+    def _finish_pyramids(self) -> list[dict[str, Any]]:
+        """Make the levels that are left of the images whose tasks are all done; return what failed, for the report."""
+        failed = {outcome.image for outcome in self.failures}
+        cache, failures = ChunkCache(0), []
+        for image in (image for number, image in enumerate(self.plan.images) if number not in failed):
+            for kept in image.kept:
+                try:
+                    for level, place in pyramid.left(kept.array):
+                        self.journal.append([pyramid.make(self.plan.store, kept.array, level, place, cache)])
+                except Exception as error:  # noqa: BLE001 - whatever storage raises, the other maps go on
+                    what = {"image": image.source.path, "task": f"the pyramid of {kept.array.layer}"}
+                    failures.append({**what, "reason": serial.explain(error)})
+        return failures
+
+    def _report(self, unfinished: list[dict[str, Any]]) -> Report:
+        plan = self.plan
+        failures = [
+            {
+                "image": plan.images[f.image].source.path,
+                "task": _named(plan.images[f.image], f.block),
+                "reason": f.reason,
+            }
+            for f in sorted(self.failures, key=lambda f: (f.image, f.block))
+        ]
+        failures += unfinished
+        failures += [
+            {"image": image.source.path, "task": "all", "reason": "changed while the run read it"}
+            for image, place in zip(plan.images, plan.reads, strict=False)
+            if digest_of(image.source, place) != image.source.digest
+        ]
+        return Report(
+            store=str(plan.store),
+            images=len(plan.images),
+            tasks=plan.tasks,
+            done=self.done,
+            resumed=self.resumed,
+            seconds=round(time.perf_counter() - self.clock, 3),
+            pixels=sum(image.extents[0][0] * image.extents[0][1] for image in plan.images),
+            bytes_read=self.bytes[0],
+            bytes_written=self.bytes[1],
+            cluster=self.cluster,
+            started=self.started,
+            failures=tuple(failures),
+        )
+
+
+def _named(image: ImagePlan, block: int) -> str:
+    at = tuple(a * b for a, b in zip(image.grid.index(block), image.grid.step, strict=True))
+    return f"{block} at input pixel {at}"

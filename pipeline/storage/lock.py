@@ -1,0 +1,199 @@
+"""One owner for a store: numbered locks, each made once.
+
+Whoever makes the lock with the next number under ``_haloflow/lock`` owns the store, and only where the owner before
+has let go or is dead may the next number be made. Making an object that must not be there is the one step that decides
+between many. No lock is ever removed or made again, so a number is a fencing counter, too: an owner that was taken for
+dead finds a higher one and ends.
+
+An owner is dead where its process is gone (on this machine), or where it has given no sign of life for `DEAD` seconds
+(on another, whose clock may be wrong: the sign is watched for a while before it is believed).
+
+Late writes of a dead owner's workers do no harm. Whoever goes on with its store has the same plan, so they are the same
+bytes, each put in place whole; their records say the same, too. And where the store was begun anew, their segments of
+records are gone: a worker looks for its own before it writes.
+"""
+
+import json
+import os
+import threading
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from pipeline.errors import OutputError, RunError
+from pipeline.storage.images import RESERVED
+from pipeline.storage.machine import boot, namespace, process_started
+from pipeline.storage.place import Place
+
+FOLDER = f"{RESERVED}/lock"
+
+BEAT = 5.0
+"""Seconds between two signs of life."""
+
+DEAD = 60.0
+"""Seconds without a sign of life after which an owner on another machine is dead."""
+
+
+@dataclass(frozen=True)
+class Owner:
+    """Whose lock it is."""
+
+    counter: int
+    run: str
+    host: str
+    boot: str
+    namespace: str
+    pid: int
+    started: float
+    """When the process was started, in seconds of the epoch: numbers of processes are used again."""
+    since: float
+
+    def __str__(self) -> str:
+        since = datetime.fromtimestamp(self.since, UTC).isoformat(timespec="seconds")
+        return f"run {self.run[:8]} (process {self.pid} on {self.host}, since {since})"
+
+
+@dataclass(frozen=True)
+class Held:
+    """A store's latest lock, and what its owner last said of itself."""
+
+    owner: Owner
+    beat: Mapping[str, Any]
+
+    @property
+    def released(self) -> bool:
+        """Whether the owner has let go."""
+        return bool(self.beat.get("released"))
+
+    @property
+    def age(self) -> float:
+        """Seconds since the last sign of life."""
+        return time.time() - float(self.beat.get("time", self.owner.since))
+
+    def alive(self, watch: float = 0) -> bool | None:
+        """Say whether the owner lives; on another machine ``watch`` waits so many seconds for a sign of life.
+
+        None where only watching could tell.
+        """
+        if self.released:
+            return False
+        if (self.owner.host, self.owner.boot, self.owner.namespace) == (*boot(), namespace()):
+            started = process_started(self.owner.pid)
+            return started is not None and abs(started - self.owner.started) < 1
+        if self.age < DEAD:
+            return True
+        return None if not watch else False
+
+
+def look(store: Place) -> Held | None:
+    """Return a store's latest lock, or None where it has none."""
+    found = sorted(key for key in store.list(FOLDER) if key.endswith(".json"))
+    for key in reversed(found):
+        try:
+            owner = Owner(**json.loads(store.read(key) or b""))
+            beat = json.loads(store.read(_beat(owner.counter)) or b"{}")
+        except (TypeError, ValueError) as error:
+            raise OutputError(f"{store}/{key}: the lock is damaged: {error}") from None
+        return Held(owner, beat)
+    return None
+
+
+def refuse_if_held(store: Place, *, watch: bool = False) -> None:
+    """Raise `OutputError` that names the owner where one holds the store."""
+    held = look(store)
+    if held is None:
+        return
+    alive = held.alive()
+    if alive is None and watch:
+        limit = time.monotonic() + 2 * BEAT + 2
+        while time.monotonic() < limit and alive is None:
+            time.sleep(BEAT / 5)
+            now = look(store)
+            alive = True if now != held else None
+    if alive:
+        raise OutputError(
+            f"output.store: {store} is being written by {held.owner}; wait for it or stop it, or name another store"
+        )
+
+
+@dataclass
+class Lock:
+    """A store that this run owns, until `release`. A thread gives signs of life and sees whether it still does."""
+
+    store: Place
+    owner: Owner
+    news: Callable[[], Mapping[str, Any]] = dict
+    """What to tell with each sign of life."""
+    lost: bool = False
+    _ended: threading.Event = field(default_factory=threading.Event)
+    _thread: threading.Thread | None = None
+
+    @property
+    def counter(self) -> int:
+        """The number of the lock."""
+        return self.owner.counter
+
+    def begin(self, news: Callable[[], Mapping[str, Any]]) -> None:
+        """Begin to give signs of life."""
+        self.news = news
+        self._thread = threading.Thread(target=self._beat, name="haloflow-lock", daemon=True)
+        self._thread.start()
+
+    def check(self) -> None:
+        """Raise `RunError` where another run has taken the store over."""
+        self.lost = self.lost or self.store.read(_key(self.counter + 1)) is not None
+        if self.lost:
+            raise RunError(f"{self.store} was taken over by another run, so this one has ended")
+
+    def release(self, state: str) -> None:
+        """Let go of the store; ``state`` says how the run ended."""
+        self._ended.set()
+        if self._thread:
+            self._thread.join()
+        with suppress(OSError):  # the run's own end counts
+            if self.store.read(_key(self.counter)) is not None:  # else it was removed
+                self._say({**self.news(), "released": True, "state": state})
+
+    def _beat(self) -> None:
+        while not self._ended.wait(BEAT):
+            with suppress(OSError):  # a store that cannot be reached shows in the tasks
+                self._say({**self.news(), "state": "running"})
+                self.lost = self.lost or self.store.read(_key(self.counter + 1)) is not None
+
+    def _say(self, beat: Mapping[str, Any]) -> None:
+        self.store.write(_beat(self.counter), json.dumps({**beat, "time": time.time()}).encode())
+
+
+def acquire(store: Place) -> Lock:
+    """Take a store; raises `OutputError` that names the owner where another holds it, or takes it at this moment."""
+    refuse_if_held(store, watch=True)
+    before = look(store)
+    host, started = boot()
+    owner = Owner(
+        counter=before.owner.counter + 1 if before else 1,
+        run=uuid.uuid4().hex,
+        host=host,
+        boot=started,
+        namespace=namespace(),
+        pid=os.getpid(),
+        started=process_started(os.getpid()) or 0.0,
+        since=time.time(),
+    )
+    made = store.create(_key(owner.counter), json.dumps(asdict(owner)).encode())
+    now = look(store)
+    if not made or now is None or now.owner != owner:
+        by = f" by {now.owner}" if now else ""
+        raise OutputError(f"output.store: {store} has just been taken{by}; wait for it or stop it, or name another")
+    return Lock(store, owner)
+
+
+def _key(counter: int) -> str:
+    return f"{FOLDER}/{counter:06}.json"
+
+
+def _beat(counter: int) -> str:
+    return f"{FOLDER}/{counter:06}.beat"

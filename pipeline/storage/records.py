@@ -1,0 +1,282 @@
+"""Records of what has been written: the only thing that a resumed run trusts.
+
+A worker appends to a segment of its own under ``_haloflow/records``: a frame for each task, after the task's data. A
+frame is its length, its checksum and its bytes, so one that was torn by a kill is seen, and ends its segment: nobody
+appends to another's segment, and a run that goes on begins new ones. A segment opens with a frame that names the plan
+(`identity.digest`) for which its records hold.
+
+What a kill may cost are the tasks under way. What a power cut may cost besides is what the system had not brought to
+the disk: segments are not synced one by one, which would bring every chunk to the disk at once, and so a segment names
+its machine's boot. Records of a boot that is over are held against the data before they are trusted. The mark of
+completion is written when everything before it is on the disk.
+"""
+
+import os
+import secrets
+import struct
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from math import prod
+from typing import Any
+
+import msgpack
+import numpy as np
+import zarr
+from zarr.core.buffer import default_buffer_prototype
+from zarr.core.sync import sync
+
+from pipeline.errors import OutputError
+from pipeline.storage.chunkfiles import checksum
+from pipeline.storage.images import RESERVED
+from pipeline.storage.machine import boot
+from pipeline.storage.place import Place
+from pipeline.storage.windows import Sight
+
+FOLDER = f"{RESERVED}/records"
+
+_HEAD = struct.Struct("<II")
+
+
+@dataclass(frozen=True)
+class Units:
+    """A box of write units of one array, as they were written.
+
+    Parameters
+    ----------
+    array
+        The path of the array in the store.
+    first, counts
+        The place of the first unit and how many there are, along each axis of the array, in units.
+    sizes, sums
+        The stored bytes of each unit and their checksum, in C order; a unit of nothing but fill value has no bytes.
+    sight
+        What was seen of the map's values in the box, where that is known.
+    """
+
+    array: str
+    first: tuple[int, ...]
+    counts: tuple[int, ...]
+    sizes: tuple[int, ...]
+    sums: tuple[int, ...]
+    sight: Sight | None = field(default=None, compare=False)
+
+    @classmethod
+    def of(
+        cls, array: str, first: tuple[int, ...], counts: tuple[int, ...], written: Sequence[tuple[int, int]]
+    ) -> "Units":
+        """Return the record of units, from the size and the checksum of each."""
+        return cls(array, first, counts, tuple(size for size, _ in written), tuple(total for _, total in written))
+
+    @property
+    def box(self) -> tuple[slice, ...]:
+        """Where the units are on their array's grid of units."""
+        return tuple(slice(f, f + n) for f, n in zip(self.first, self.counts, strict=True))
+
+    def pack(self) -> list[Any]:
+        """Return the record as msgpack takes it."""
+        sizes, sums = np.array(self.sizes, "<u8").tobytes(), np.array(self.sums, "<u4").tobytes()
+        seen = self.sight and [self.sight.low, self.sight.high, self.sight.samples.astype("<f4").tobytes()]
+        return [self.array, self.first, self.counts, sizes, sums, seen]
+
+    @classmethod
+    def unpack(cls, packed: Sequence[Any]) -> "Units":
+        """Return the record that `pack` made; raises `ValueError` where it is none."""
+        array, first, counts, sizes, sums, seen = packed
+        sight = None
+        if seen:
+            samples = np.frombuffer(seen[2], "<f4").astype(np.float32).reshape(counts[0], -1)
+            sight = Sight(float(seen[0]), float(seen[1]), samples)
+        units = cls(
+            str(array),
+            tuple(first),
+            tuple(counts),
+            tuple(np.frombuffer(sizes, "<u8").tolist()),
+            tuple(np.frombuffer(sums, "<u4").tolist()),
+            sight,
+        )
+        if not len(units.first) == len(units.counts) or not prod(units.counts) == len(units.sizes) == len(units.sums):
+            raise ValueError("a record of another number of units than it says")
+        return units
+
+
+@dataclass(frozen=True)
+class Segments:
+    """Where a run's records go: what each of its workers begins a segment from."""
+
+    store: Place
+    plan: str
+    counter: int
+    """Of the run's lock: later runs have higher ones."""
+
+    def begin(self) -> "Segment":
+        """Begin a segment."""
+        return Segment(self)
+
+
+class Segment:
+    """One worker's records: a file that only grows, or where there are no files, an object for each `flush`.
+
+    Threads of a worker share it.
+    """
+
+    def __init__(self, of: Segments) -> None:
+        self._of = of
+        self._lock = threading.Lock()
+        self._name = f"{FOLDER}/{of.counter:06}-{secrets.token_hex(6)}"
+        self._file: int | None = None
+        self._waiting: list[bytes] = []
+        self._objects = 0
+
+    def append(self, frame: list[Units] | Mapping[str, Any]) -> None:
+        """Add a frame: the records of a task, or what else a run notes.
+
+        Raises `OutputError` where the store has been replaced since the segment was begun, and `OSError`.
+        """
+        packed = [u.pack() for u in frame] if isinstance(frame, list) else frame
+        with self._lock:
+            if self._of.store.is_local:
+                self._put(self._opened(), _framed(packed))
+            else:
+                self._waiting.append(_framed(packed))
+
+    def flush(self) -> None:
+        """Write what waits to be written; raises what the store raises, and then it waits still."""
+        with self._lock:
+            if not self._waiting:
+                return
+            data = b"".join([_framed(self._header()), *self._waiting])
+            self._of.store.write(f"{self._name}-{self._objects:06}", data)
+            self._objects += 1
+            self._waiting.clear()
+
+    def check(self) -> None:
+        """Raise `OutputError` where a local store has been replaced since the segment was begun: begins it."""
+        if self._of.store.is_local:
+            with self._lock:
+                self._opened()
+
+    def close(self, *, sync: bool = False) -> None:
+        """End the segment, on the disk if asked to."""
+        self.flush()
+        with self._lock:
+            if self._file is not None:
+                if sync:
+                    os.fsync(self._file)
+                os.close(self._file)
+                self._file = None
+
+    def _header(self) -> dict[str, Any]:
+        return {"format": 1, "plan": self._of.plan, "boot": boot(), "pid": os.getpid(), "time": time.time()}
+
+    def _opened(self) -> int:
+        if self._file is not None:
+            if not os.fstat(self._file).st_nlink:
+                raise OutputError(f"{self._of.store} has been replaced by another run")
+            return self._file
+        # Its folder was made when the run began: where it is gone, so is the run's store.
+        try:
+            path = self._of.store.path / self._name
+            self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o666)
+        except FileNotFoundError:
+            raise OutputError(f"{self._of.store} has been replaced by another run, or removed") from None
+        self._put(self._file, _framed(self._header()))
+        return self._file
+
+    @staticmethod
+    def _put(file: int, data: bytes) -> None:
+        before = os.fstat(file).st_size
+        try:
+            left = memoryview(data)
+            while left:
+                left = left[os.write(file, left) :]
+        except OSError:
+            os.ftruncate(file, before)  # what follows a torn frame would not be read
+            raise
+
+
+def _framed(plain: Any) -> bytes:
+    payload: bytes = msgpack.packb(plain)
+    return _HEAD.pack(len(payload), checksum(payload)) + payload
+
+
+def _frames(data: bytes) -> Iterator[Any]:
+    """Give the frames of a segment up to the first that is torn."""
+    at = 0
+    while at + _HEAD.size <= len(data):
+        length, expected = _HEAD.unpack_from(data, at)
+        payload = data[at + _HEAD.size : at + _HEAD.size + length]
+        if len(payload) < length or checksum(payload) != expected:
+            return
+        yield msgpack.unpackb(payload)
+        at += _HEAD.size + length
+
+
+@dataclass
+class Records:
+    """All valid records of a store.
+
+    Parameters
+    ----------
+    tasks
+        By the name of their image, what each task wrote: a record of each array.
+    events
+        What the runs noted beside: images, failures.
+    """
+
+    tasks: dict[str, list[list[Units]]] = field(default_factory=dict)
+    events: list[Mapping[str, Any]] = field(default_factory=list)
+
+
+def read(store: Place, plan: str) -> Records:
+    """Return the records of a store that hold for a plan; what is torn or of another plan counts for nothing.
+
+    Records of a boot that is over are left out where the data are not what they say.
+    """
+    found = Records()
+    for key in sorted(store.list(FOLDER)):
+        frames = _frames(store.read(key) or b"")
+        header = next(frames, None)
+        if not isinstance(header, dict) or header.get("format") != 1 or header.get("plan") != plan:
+            continue
+        doubtful = _is_over(header.get("boot"))
+        for frame in frames:
+            if isinstance(frame, dict):
+                found.events.append(frame)
+                continue
+            task = [Units.unpack(packed) for packed in frame]
+            if task and not (doubtful and any(not is_intact(store, units) for units in task)):
+                found.tasks.setdefault(task[0].array.partition("/")[0], []).append(task)
+    return found
+
+
+def _is_over(named: Any) -> bool:
+    """Say whether a machine's boot is one that this machine knows to be over."""
+    host, mine = boot()
+    return isinstance(named, list) and len(named) == 2 and named[0] == host and named[1] != mine
+
+
+def faults(store: Place, units: Units) -> Iterator[str]:
+    """Give each write unit whose stored bytes are not those recorded, and say what is wrong with it."""
+    array = zarr.open_array((store / units.array).store(), mode="r")
+    places = product(*(range(f, f + n) for f, n in zip(units.first, units.counts, strict=True)))
+    for place, size, expected in zip(places, units.sizes, units.sums, strict=True):
+        key = array.metadata.encode_chunk_key(place)
+        path = array.store_path / key
+        found = sync(path.get(default_buffer_prototype()))
+        data = b"" if found is None else found.to_bytes()
+        if len(data) != size:
+            wrong = "is missing" if found is None else f"has {len(data)} bytes, and {size} were written"
+            yield f"{units.array}/{key} {wrong}"
+        elif checksum(data) != expected:
+            yield f"{units.array}/{key} has another checksum than what was written"
+
+
+def is_intact(store: Place, units: Units) -> bool:
+    """Say whether all the stored bytes are those recorded."""
+    try:
+        return next(faults(store, units), None) is None
+    except Exception:  # noqa: BLE001 - whatever a damaged array makes zarr raise
+        return False

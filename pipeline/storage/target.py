@@ -1,0 +1,100 @@
+"""Where a run writes: refused before anything is touched, told what an earlier run said of itself, cleared of it."""
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import zarr
+
+from pipeline.errors import HaloflowError, OutputError
+from pipeline.storage import lock
+from pipeline.storage.images import RESERVED
+from pipeline.storage.lock import look, refuse_if_held
+from pipeline.storage.place import METADATA, Place, Where
+
+
+def check(store: Where, inputs: Sequence[Where], *, overwrite: bool = False, resume: bool = False) -> None:
+    """Refuse a target that exists, is not ours to go on with, is held by another run, or overlaps an input.
+
+    Touches nothing.
+    """
+    place = Place.of(store)
+    for source in map(Place.of, inputs):
+        if place.lies_in(source):
+            raise OutputError(f"output.store: {store} lies inside the input {source}; name a place outside of it")
+        if source.lies_in(place):
+            raise OutputError(f"output.store: the input {source} lies inside {store}; name another place")
+    if place.is_local:
+        _check_above(place)
+    elif place.is_read_only:
+        raise OutputError(f"output.store: nothing can be written to {store}; name a folder or a bucket")
+    if not exists(place):
+        return
+    refuse_if_held(place)
+    if not (overwrite or resume):
+        raise OutputError(
+            f"output.store: {store} exists already; give --overwrite to replace it, --resume to go on with it, or "
+            "another name"
+        )
+    if not _is_ours(place):
+        raise OutputError(
+            f"output.store: {store} exists and was not made by haloflow, so "
+            f"{'--overwrite will not delete it' if overwrite else '--resume cannot go on with it'}; "
+            "name another place, or remove it yourself"
+        )
+
+
+def exists(store: Place) -> bool:
+    """Say whether anything stands at a place, were it only the lock of a run that was killed at once."""
+    return store.exists() or look(store) is not None
+
+
+def _check_above(store: Place) -> None:
+    """Refuse a folder that cannot be made."""
+    target = store.path.resolve()
+    above = next(parent for parent in target.parents if parent.exists())
+    if not above.is_dir():
+        raise OutputError(f"output.store: {above} is a file, so {store} cannot be made")
+    if not os.access(above, os.W_OK):
+        raise OutputError(f"output.store: {above} cannot be written, so {store} cannot be made")
+
+
+def _is_ours(store: Place) -> bool:
+    if look(store):
+        return True
+    try:
+        return RESERVED in zarr.open_group(store.store(), mode="r").attrs
+    except HaloflowError:
+        raise
+    except Exception:  # noqa: BLE001 - whatever stands there, it is no store of ours
+        return False
+
+
+def recorded(store: Place) -> dict[str, Any] | None:
+    """Return what a store says of its run; None where there is none, or it was not begun."""
+    try:
+        found = zarr.open_group(store.store(), mode="r").attrs.get(RESERVED)
+    except HaloflowError:
+        raise
+    except Exception:  # noqa: BLE001 - a store that was being made or removed when its run was killed
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def clear(store: Place) -> None:
+    """Remove what an earlier run of ours made, but for its locks: first what says that it is a store."""
+    for name in METADATA:
+        store.delete(name)
+    for name in _inside(store, RESERVED) - {lock.FOLDER}:
+        store.delete(name)
+    for name in _inside(store) - {RESERVED}:
+        store.delete(name)
+
+
+def _inside(store: Place, folder: str = "") -> set[str]:
+    """Return the keys and folders right inside a folder of a store."""
+    above = f"{folder}/" if folder else ""
+    if store.is_local:
+        within = store.path / folder
+        return {f"{above}{path.name}" for path in within.iterdir()} if within.is_dir() else set()
+    return {above + key.removeprefix(above).split("/")[0] for key in store.list(folder)}

@@ -1,0 +1,188 @@
+"""Records and resume: what is recorded is not made again, what is not is, and the bits are the same."""
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+
+import pipeline
+from pipeline.execute import task
+from pipeline.storage import chunkfiles, records, target
+from pipeline.storage.identity import digest
+from pipeline.storage.place import Place
+from pipeline.storage.records import Segments, Units
+
+Call = Callable[..., tuple[int, str, str]]
+
+UNITS = 3 * 3
+CUT = ["--cluster", "serial"]
+
+
+@pytest.fixture
+def many(small: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Nine tasks of a chunk each."""
+    monkeypatch.setattr("pipeline.planner.TASK_PIXELS", 0)
+    return small
+
+
+def bits(store: str = "maps.zarr") -> bytes:
+    return zarr.open_array(f"{store}/image/pool/0", mode="r")[:].tobytes()
+
+
+def of(store: str = "maps.zarr") -> records.Records:
+    return records.read(Place.of(store), digest(target.recorded(Place.of(store))["identity"]))
+
+
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The blocks that tasks make from now on."""
+    made = []
+    compute = task.compute
+
+    def counting(*words: object) -> object:
+        made.append(1)
+        return compute(*words)
+
+    monkeypatch.setattr(task, "compute", counting)
+    return made
+
+
+def report(out: str) -> dict:
+    return json.loads(out.splitlines()[-1] if out.count("\n") == 1 else out)
+
+
+def test_a_run_that_is_complete_has_a_record_of_every_unit_and_resumes_to_nothing(
+    many: Path, haloflow: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert haloflow("run", "config.yaml", *CUT)[0] == 0
+    before = bits()
+    recorded = [units for task in of().tasks["image"] for units in task]
+    assert sorted(units.first for units in recorded) == [(0, row, column) for row in range(3) for column in range(3)]
+    for units in recorded:
+        path = Path(f"maps.zarr/{units.array}/c/{'/'.join(map(str, units.first))}")
+        assert units.sizes == (path.stat().st_size,)
+        assert units.sums == (chunkfiles.checksum(path.read_bytes()),)
+    made = counted(monkeypatch)
+    code, out, _ = haloflow("run", "config.yaml", *CUT, "--resume", "--json")
+    told = report(out)
+    assert (code, told["complete"], told["done"], told["resumed"]) == (0, True, UNITS, UNITS)
+    assert not made
+    assert bits() == before
+
+
+def test_only_what_has_no_record_is_made_again_and_a_chunk_that_exists_proves_nothing(
+    many: Path, haloflow: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (many / "image.zarr/c/0/2/2").rename(many / "kept")
+    (many / "image.zarr/c/0/2/2").write_bytes(b"not a chunk")
+    code, out, _ = haloflow("run", "config.yaml", *CUT, "--json")
+    failed = len(report(out)["failures"])
+    assert (code, 0 < failed < UNITS) == (3, True)
+    assert zarr.open_group("maps.zarr", mode="r").attrs["_haloflow"]["complete"] is False
+    (many / "kept").replace(many / "image.zarr/c/0/2/2")
+    # Whole, readable, and wrong: a chunk of another run.
+    shutil.copy(many / "maps.zarr/image/pool/0/c/0/0/0", many / "maps.zarr/image/pool/0/c/0/2/2")
+    made = counted(monkeypatch)
+    code, out, _ = haloflow("run", "config.yaml", *CUT, "--resume", "--json")
+    assert (code, report(out)["resumed"], len(made)) == (0, UNITS - failed, failed)
+    assert not list(many.rglob("*.partial"))
+    window = zarr.open_group("maps.zarr/image/pool", mode="r").attrs["ome"]["omero"]["channels"][0]["window"]
+    resumed = bits()
+    assert haloflow("run", "config.yaml", *CUT, "--overwrite")[0] == 0
+    assert bits() == resumed
+    # The ranges of what was done before have survived.
+    again = zarr.open_group("maps.zarr/image/pool", mode="r").attrs["ome"]["omero"]["channels"][0]["window"]
+    assert window == again
+
+
+def test_records_are_of_write_units_whatever_the_tasks_were(small: Path, haloflow: Call) -> None:
+    assert haloflow("run", "config.yaml", *CUT)[0] == 0
+    whole = bits()
+    planned = pipeline.plan(pipeline.load("config.yaml"))
+    assert planned.tasks == 1
+    for segment in Path("maps.zarr/_haloflow/records").iterdir():
+        segment.unlink()
+    record = Segments(Place.of("maps.zarr"), digest(planned.identity), 9).begin()
+    record.append([Units("image/pool/0", (0, 0, 0), (1, 2, 3), (1,) * 6, (0,) * 6)])
+    record.close()
+    code, out, _ = haloflow("run", "config.yaml", *CUT, "--resume", "--json")
+    assert (code, report(out)["resumed"]) == (0, 0)  # the one task had units without a record
+    assert bits() == whole
+
+
+@pytest.mark.parametrize(
+    ("change", "difference"),
+    [
+        ("layers.1.stride=3", "layers[1].stride: [2, 2] → [3, 3]"),
+        ("features.edge={rows: [[-1, 2], [3, 5]]}", "features.edge: "),
+        ("input.black=3", "input.black: None → 3"),
+        ("output.dtype=float16", "output.dtype: float32 → float16"),
+        ("output.chunks=8", "output.chunks"),
+    ],
+)
+def test_another_config_is_refused_with_the_difference(
+    small: Path, haloflow: Call, change: str, difference: str
+) -> None:
+    assert haloflow("run", "config.yaml", *CUT)[0] == 0
+    before = {p: p.stat().st_mtime_ns for p in Path("maps.zarr").rglob("*")}
+    code, _, err = haloflow("run", "config.yaml", *CUT, "--resume", "--set", change)
+    assert code == 2
+    assert "begun by a run that differs; begin anew with --overwrite" in err
+    assert difference in err
+    assert {p: p.stat().st_mtime_ns for p in Path("maps.zarr").rglob("*")} == before
+
+
+def test_another_kernel_or_version_is_refused_and_another_machine_setting_is_not(
+    small: Path, haloflow: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert haloflow("run", "config.yaml", *CUT)[0] == 0
+    assert haloflow("run", "config.yaml", *CUT, "--resume", "--memory", "4GB", "--quiet")[0] == 0
+    assert "kernel: None → numpy" in haloflow("run", "config.yaml", *CUT, "--resume", "--kernel", "numpy")[2]
+    monkeypatch.setattr("pipeline.storage.identity.version", lambda _: "9.9")
+    assert "versions.numba: " in haloflow("run", "config.yaml", *CUT, "--resume")[2]
+
+
+def test_an_input_that_was_rewritten_is_refused_at_resume_and_is_no_success(
+    small: Path, haloflow: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert haloflow("run", "config.yaml", *CUT)[0] == 0
+
+    def rewrite() -> None:
+        zarr.open_array("image.zarr", mode="r+").attrs["changed"] = time.time()
+
+    rewrite()
+    code, _, err = haloflow("run", "config.yaml", *CUT, "--resume")
+    assert (code, "image.zarr: has changed since the run in maps.zarr was begun" in err) == (2, True)
+    compute = task.compute
+    monkeypatch.setattr(task, "compute", lambda *words: (rewrite(), compute(*words))[1])
+    code, out, _ = haloflow("run", "config.yaml", *CUT, "--overwrite", "--json")
+    told = report(out)
+    assert (code, told["complete"]) == (3, False)
+    assert told["failures"][0]["reason"] == "changed while the run read it"
+    assert zarr.open_group("maps.zarr", mode="r").attrs["_haloflow"]["complete"] is False
+
+
+def test_an_empty_chunk_of_another_run_is_removed(small: Path) -> None:
+    array = zarr.create_array("a", shape=(4, 4), chunks=(4, 4), dtype="f4", fill_value=0)
+    array[:] = 1
+    files = chunkfiles.ChunkFiles.of(array)
+    assert files.write((0, 0), np.zeros((4, 4), "f4")) == (0, 0)
+    assert not zarr.open_array("a", mode="r")[:].any()
+
+
+def test_records_of_a_boot_that_is_over_are_held_against_the_data(
+    many: Path, haloflow: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert haloflow("run", "config.yaml", *CUT)[0] == 0
+    before = bits()
+    Path("maps.zarr/image/pool/0/c/0/1/1").write_bytes(b"")  # as after a power cut
+    monkeypatch.setattr(records, "boot", lambda: (os.uname().nodename, "another boot"))
+    made = counted(monkeypatch)
+    assert haloflow("run", "config.yaml", *CUT, "--resume")[0] == 0
+    assert len(made) == 1
+    assert bits() == before

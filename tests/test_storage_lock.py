@@ -1,0 +1,184 @@
+"""The store's own objects: segments of records, torn or not, and its one owner."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+
+import pipeline
+from pipeline.errors import OutputError
+from pipeline.storage import lock, records
+from pipeline.storage.place import Place
+from pipeline.storage.records import Segments, Units
+
+Call = Callable[..., tuple[int, str, str]]
+
+CUT = ["--cluster", "serial"]
+
+
+def segment_of(store: Path, plan: str = "p", counter: int = 1) -> records.Segment:
+    (store / records.FOLDER).mkdir(parents=True, exist_ok=True)
+    return Segments(Place.of(str(store)), plan, counter).begin()
+
+
+def units(row: int) -> Units:
+    return Units("x/m/0", (0, row, 0), (1, 1, 2), (10, 20), (1, 2**32 - 1))
+
+
+def test_torn_and_foreign_segments_count_for_nothing_and_the_rest_does(tmp_path: Path) -> None:
+    first, other = segment_of(tmp_path), segment_of(tmp_path, plan="other")
+    for row in range(4):
+        first.append([units(row)])
+        other.append([units(row + 10)])
+    first.append({"image": "x"})
+    first.close()
+    (file,) = (p for p in (tmp_path / records.FOLDER).iterdir() if b"other" not in p.read_bytes())
+    whole = file.read_bytes()
+    found = records.read(Place.of(str(tmp_path)), "p")
+    assert found.tasks == {"x": [[units(row)] for row in range(4)]}
+    assert found.events == [{"image": "x"}]
+    seen = set()
+    for end in range(len(whole)):
+        file.write_bytes(whole[:end])
+        some = records.read(Place.of(str(tmp_path)), "p").tasks.get("x", [])
+        assert some == [[units(row)] for row in range(len(some))]
+        seen.add(len(some))
+    assert seen == {0, 1, 2, 3, 4}
+    for at in range(0, len(whole), 7):  # a flipped byte ends the segment there, and is never a record
+        file.write_bytes(whole[:at] + bytes([whole[at] ^ 0x55]) + whole[at + 1 :])
+        some = records.read(Place.of(str(tmp_path)), "p").tasks.get("x", [])
+        assert some == [[units(row)] for row in range(len(some))]
+
+
+def test_a_late_worker_of_a_replaced_store_writes_nothing(tmp_path: Path) -> None:
+    late = segment_of(tmp_path / "s")
+    late.append([units(1)])
+    shutil.rmtree(tmp_path / "s" / records.FOLDER)
+    with pytest.raises(OutputError, match="replaced by another run"):
+        late.check()
+    with pytest.raises(OutputError, match="replaced by another run"):
+        late.append([units(2)])
+    with pytest.raises(OutputError, match="replaced by another run"):
+        Segments(Place.of(str(tmp_path / "s")), "p", 1).begin().check()
+
+
+RACE = """
+import os, sys
+from pipeline.errors import OutputError
+from pipeline.storage.lock import acquire
+from pipeline.storage.place import Place
+gate, opened = os.pipe()
+end, ended = os.pipe()
+for _ in range(8):
+    if not os.fork():
+        os.read(gate, 1)
+        try:
+            acquire(Place.of("maps.zarr"))
+            told = f"won {os.getpid()}"
+        except OutputError as error:
+            told = str(error)
+        os.write(1, f"{told}\\n".encode())
+        os.read(end, 1)  # the winner must live until all have looked
+        os._exit(0)
+os.write(opened, b"x" * 8)
+sys.stdin.readline()
+os.write(ended, b"x" * 8)
+for _ in range(8):
+    os.wait()
+"""
+
+
+def test_of_many_processes_one_gets_the_lock_and_the_others_name_it(tmp_path: Path) -> None:
+    """Real processes behind a barrier: a pipe that all of them read from."""
+    child = subprocess.Popen(
+        [sys.executable, "-c", RACE], cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert child.stdin
+    assert child.stdout
+    told = [child.stdout.readline() for _ in range(8)]
+    child.communicate("\n", timeout=60)
+    (winner,) = (line.split()[1] for line in told if line.startswith("won"))
+    others = [line for line in told if not line.startswith("won")]
+    assert len(others) == 7
+    for line in others:
+        assert f"process {winner} on" in line
+
+
+def start(*words: str) -> "subprocess.Popen[str]":
+    """A run of hundreds of chunks in a process of its own, once it is under way."""
+    line = [sys.executable, "-m", "pipeline.cli", "run", "config.yaml", *CUT, "--set", "output.chunks=1", *words]
+    child = subprocess.Popen(line, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    while not list(Path().glob("maps.zarr/image/pool/0/c/*/*/*")):
+        assert child.poll() is None
+        time.sleep(0.01)
+    return child
+
+
+def test_a_killed_client_is_taken_over_and_a_living_one_is_not(small: Path, haloflow: Call) -> None:
+    child = start()
+    os.kill(child.pid, signal.SIGSTOP)
+    words = ["run", "config.yaml", *CUT, "--set", "output.chunks=1"]
+    for how in ([], ["--resume"], ["--overwrite"]):
+        code, _, err = haloflow(*words, *how)
+        assert code == 2
+        assert "maps.zarr is being written by run" in err
+        assert f"process {child.pid} on" in err
+    child.kill()
+    child.communicate()
+    assert "give --overwrite to replace it, --resume to go on with it" in haloflow(*words)[2]
+    assert haloflow(*words, "--resume")[0] == 0
+    store = zarr.open_group("maps.zarr", mode="r")
+    assert store.attrs["_haloflow"]["complete"] is True
+    expected = pipeline.load("config.yaml").stack(zarr.open_array("image.zarr", mode="r")[:])
+    assert np.array_equal(store["image/pool/0"][:], expected)
+    assert not list(Path("maps.zarr").rglob("*.partial"))
+
+
+def held(**changes: object) -> lock.Held:
+    host, boot = lock.boot()
+    given = {
+        "counter": 1,
+        "run": "r" * 32,
+        "host": host,
+        "boot": boot,
+        "namespace": lock.namespace(),
+        "pid": os.getpid(),
+        "started": lock.process_started(os.getpid()),
+        "since": time.time(),
+    }
+    return lock.Held(lock.Owner(**{**given, **changes}), {})
+
+
+def test_who_is_alive() -> None:
+    assert held().alive() is True
+    assert held(started=5.0).alive() is False  # the number was used again
+    assert held(pid=2**22 + 1).alive() is False
+    assert held(host="other").alive() is True  # it has just begun
+    assert held(host="other", since=time.time() - 2 * lock.DEAD).alive() is None
+    assert lock.Held(held().owner, {"released": True}).alive() is False
+
+
+def test_a_silent_owner_on_another_machine_is_watched_before_it_is_taken_for_dead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lock, "BEAT", 0.1)
+    store = Place.of(str(tmp_path))
+    first = lock.acquire(store)
+    silent = held(host="other", since=time.time() - 2 * lock.DEAD)
+    (tmp_path / lock.FOLDER / "000001.json").write_text(json.dumps(silent.owner.__dict__))
+    second = lock.acquire(store)
+    assert second.counter == 2
+    with pytest.raises(pipeline.HaloflowError, match="taken over by another run"):
+        first.check()
+    second.check()
+    second.release("complete")
+    assert lock.acquire(store).counter == 3
