@@ -13,9 +13,10 @@ if TYPE_CHECKING:
     from pipeline.api import plan, run
     from pipeline.errors import HaloflowError
     from pipeline.execute.report import Report
+    from pipeline.exporting.export import export
+    from pipeline.ingesting.ingest import ingest
     from pipeline.job import Job, load
     from pipeline.planning import Plan
-    from pipeline.storage.ingest import ingest
     from pipeline.verification import Verification, verify
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "Plan",
     "Report",
     "Verification",
+    "export",
     "ingest",
     "load",
     "plan",
@@ -37,7 +39,8 @@ _HOMES = {
     "Plan": "pipeline.planning",
     "Report": "pipeline.execute.report",
     "Verification": "pipeline.verification",
-    "ingest": "pipeline.storage.ingest",
+    "export": "pipeline.exporting.export",
+    "ingest": "pipeline.ingesting.ingest",
     "load": "pipeline.job",
     "plan": "pipeline.api",
     "run": "pipeline.api",

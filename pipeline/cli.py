@@ -12,6 +12,7 @@ from typing import NoReturn
 
 import click
 
+from pipeline.commands.export import export
 from pipeline.commands.ingest import ingest
 from pipeline.commands.plan import plan, schema, validate
 from pipeline.commands.run import run
@@ -35,6 +36,7 @@ for _verb in (
     validate,
     schema,
     ingest,
+    export,
     verify,
     info,
 ):

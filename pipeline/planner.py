@@ -149,6 +149,7 @@ def _keep(
         version=output.version,
         # xarray takes the fill value of Zarr's format 2 for missing pixels: only what stands for NaN may be it.
         fill=0 if output.version == "0.5" else output.encoding.missing,
+        geo=source.geo,
     )
     return Kept(place, array)
 

@@ -8,8 +8,8 @@ import zarr
 from ome_zarr_models.v05.image import Image
 
 from pipeline.errors import InputError
+from pipeline.ingesting.ingest import ingest
 from pipeline.storage.images import open_image
-from pipeline.storage.ingest import ingest
 
 RNG = np.random.default_rng(7)
 COLOURS = ("red", "green", "blue", "alpha")

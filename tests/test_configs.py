@@ -3,6 +3,7 @@
 import re
 import shlex
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +20,8 @@ README = (ROOT / "README.md").read_text()
 
 def make_inputs() -> None:
     pipeline.ingest("tests/data/blue_marble.jpg", "demo/blue_marble.zarr", chunks=512)
+    subprocess.run([sys.executable, ROOT / "scripts/make_geotiff.py", "demo/island.tif", "--side", "700"], check=True)
+    pipeline.ingest("demo/island.tif", "demo/island.zarr")
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.name)
@@ -71,6 +74,8 @@ def test_the_readme_s_shell_runs(project: Path, haloflow: Call) -> None:
                 code, _, err = haloflow(*words[1:])
                 assert code == 0, f"{line}: {err}"
                 ran += 1
+            elif words[:1] == ["python"]:
+                subprocess.run([sys.executable, ROOT / words[1], *words[2:]], check=True)
             elif words and words[0].startswith("scripts/"):
                 script = ROOT / words[0]
                 assert script.is_file()

@@ -17,6 +17,8 @@ ORDER = [
     {"features", "sections", "stack"},
     {"config", "forecast", "describe"},
     {"storage"},
+    {"pictures"},
+    {"ingesting", "exporting"},
     {"reading"},
     {"background"},
     {"planning", "reference"},

@@ -12,10 +12,12 @@ import zarr
 
 from pipeline.errors import HaloflowError, InputError
 from pipeline.pixels import stored_dtype
+from pipeline.storage.geo import read_geo
 from pipeline.storage.identity import digest
 from pipeline.storage.ome import is_image, read_level
 from pipeline.storage.place import Place, Where
 from pipeline.storage.source import Source
+from pipeline.storage.unfinished import refuse_unfinished
 
 RESERVED = "_haloflow"
 """The one name in an output store that is the run's own."""
@@ -104,6 +106,7 @@ def _open(place: Place) -> tuple[Any, dict[str, Any]]:
 
 def _from_group(place: Place, attributes: dict[str, Any], level: int) -> Source:
     path = str(place)
+    refuse_unfinished(path, attributes)
     if not is_image(attributes):
         inside = sorted(child.name for child in place.path.iterdir() if child.is_dir())[:5] if place.is_local else []
         hint = f"; it holds {', '.join(inside)}: name one of them" if inside else ""
@@ -127,6 +130,7 @@ def _from_group(place: Place, attributes: dict[str, Any], level: int) -> Source:
         scale=(found.scale[y], found.scale[x]),
         translation=(found.translation[y], found.translation[x]),
         units=(found.units[y], found.units[x]),
+        geo=read_geo(attributes),
     )
 
 

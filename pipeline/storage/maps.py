@@ -11,6 +11,7 @@ import numpy as np
 from pipeline.geometry import Interval, Region
 from pipeline.pixels import Encoding
 from pipeline.storage.codecs import Codec
+from pipeline.storage.geo import Geo
 from pipeline.storage.metadata import Placed, Version, Window, describe
 
 Shrink = Literal["mean", "max"]
@@ -153,6 +154,8 @@ class MapArray:
     """How further levels are made, where there are any."""
     version: Version = "0.5"
     """Of OME-Zarr."""
+    geo: Geo | None = None
+    """Where the image lies on Earth."""
 
     @property
     def group(self) -> str:
@@ -173,7 +176,7 @@ class MapArray:
     def attributes(self, windows: Sequence[Window]) -> dict[str, Any]:
         """Return the OME-Zarr attributes; the windows, of map values, are what a viewer should show of each channel."""
         axes = [("c", None), *zip("yx", self.units, strict=True)]
-        return describe(
+        described = describe(
             f"{self.image} {self.layer}",
             axes,
             [self._placed(number, level) for number, level in enumerate(self.levels)],
@@ -182,6 +185,7 @@ class MapArray:
             version=self.version,
             shrunk=self.shrink,
         )
+        return {**described, **(self.geo.attributes(self.scale, self.translation) if self.geo else {})}
 
     def _placed(self, number: int, level: Level) -> Placed:
         """Say where a level lies: the centre of its first pixel is that of ``reduction`` pixels of the map."""

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from pipeline.errors import InputError
 from pipeline.geometry import Interval, Region, is_empty
 from pipeline.storage.cache import ChunkCache, Chunked, Readers
+from pipeline.storage.geo import Geo
 from pipeline.storage.handle import Handle
 from pipeline.storage.place import Place
 
@@ -37,6 +38,8 @@ class Source:
         Of one decoded chunk over all axes.
     scale, translation, units
         Of (y, x): the size of a pixel, the place of the centre of the first one, and in what.
+    geo
+        Where it lies on Earth.
     fill
         What the pixels of a chunk are that is not stored; None where that is not said.
     digest
@@ -55,6 +58,7 @@ class Source:
     scale: tuple[float, float] = (1.0, 1.0)
     translation: tuple[float, float] = (0.0, 0.0)
     units: tuple[str | None, str | None] = (None, None)
+    geo: Geo | None = None
     fill: float | None = None
     digest: str = ""
 

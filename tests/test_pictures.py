@@ -6,8 +6,8 @@ import pytest
 import tifffile
 import zarr
 
+from pipeline.ingesting.ingest import ingest
 from pipeline.storage.images import open_image
-from pipeline.storage.ingest import ingest
 from tests.ingested import COLOURS, RNG, holds, noise
 
 PICTURES = {

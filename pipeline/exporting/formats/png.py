@@ -1,0 +1,48 @@
+"""PNG of 8 bits, one channel in grey or red, green and blue, held whole, so its size is checked before."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from pipeline.describe import size
+from pipeline.errors import InputError
+from pipeline.exporting.base import Selection, Writer
+from pipeline.geometry import Interval
+from pipeline.pixels import PixelScale
+
+_COLOURS = (("red", "green", "blue"), ("red", "green", "blue", "alpha"))
+
+
+def _write(selection: Selection, out: Path) -> tuple[str, ...]:
+    count, height, width = selection.shape
+    path = selection.source.path
+    if count > 1 and selection.channels not in _COLOURS:
+        names = ", ".join(selection.channels[:8])
+        raise InputError(f"{path}: a PNG shows one channel, or red, green and blue; name one of {names} (--channel)")
+    if (taken := 2 * count * height * width) > selection.limit:
+        raise InputError(
+            f"{path}: a PNG of {height} × {width} pixels takes {size(taken)}, more than the memory of "
+            f"{size(selection.limit)}; name a region (--region) or a coarser level (--level), or write a TIFF"
+        )
+    low, high = selection.window or PixelScale(selection.source.dtype).ends
+    image, step = np.empty((height, width, count), np.uint8), selection.band(1)
+    for channel in range(count):
+        for top in range(0, height, step):
+            rows = Interval(top, min(top + step, height))
+            image[top : rows.stop, :, channel] = _shown(selection.read(channel, rows), low, high)
+    Image.fromarray(image[:, :, 0] if count == 1 else image).save(out, "PNG")
+    return ()
+
+
+def _shown(values: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:
+    """Return numbers as shades: ``low`` is 0, ``high`` 255, what lies between is rounded, NaN is 0."""
+    if values.dtype == np.uint8 and (low, high) == (0, 255):
+        return values
+    wide = (values.astype(np.float64) - low) / (high - low) * 255
+    return np.rint(np.nan_to_num(np.clip(wide, 0, 255))).astype(np.uint8)
+
+
+WRITER = Writer((".png",), _write)

@@ -1,0 +1,63 @@
+"""Where a GeoTIFF lies: its affine transform and coordinate reference system, through rasterio (the extra ``geo``)."""
+
+import warnings
+from dataclasses import dataclass, field
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from pipeline.storage.geo import KEY, placed
+
+_TAGS = (34735, 33550, 34264)
+"""GeoKeyDirectory, ModelPixelScale, ModelTransformation: one of them makes a TIFF a GeoTIFF."""
+_UNITS = {"metre": "meter", "meter": "meter", "foot": "foot", "kilometre": "kilometer"}
+
+
+@dataclass(frozen=True)
+class Located:
+    """Scale, translation and units by axis, the attributes to keep, and what to tell the user."""
+
+    scale: dict[str, float] = field(default_factory=dict)
+    translation: dict[str, float] = field(default_factory=dict)
+    units: dict[str, str] = field(default_factory=dict)
+    attributes: dict[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+def located(tif: Any, source: Path, path: str) -> Located:
+    """Return where a TIFF lies; nothing where it is no GeoTIFF or its tags cannot be read, which is said in a note."""
+    if not any(tag in tif.pages.first.tags for tag in _TAGS):
+        return Located()
+    if find_spec("rasterio") is None:
+        return Located(
+            notes=(f"{path}: its place on Earth is left out; to keep it, pip install 'haloflow[geo]', ingest again",)
+        )
+    rasterio: Any = import_module("rasterio")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of files without a transform, which is said below
+            with rasterio.open(source, driver="GTiff") as file:
+                affine, crs = tuple(file.transform)[:6], file.crs
+    except Exception as error:  # noqa: BLE001 - whatever damaged tags make GDAL raise; no pixel depends on them
+        return Located(notes=(f"{path}: its place on Earth cannot be read and is left out: {error}",))
+    if crs is None or affine == (1, 0, 0, 0, 1, 0):
+        return Located(notes=(f"{path}: names no coordinate system or no place in one, so none is kept",))
+    attributes = {KEY: {"crs": crs.to_string(), "affine": list(affine)}}
+    where = placed(affine)
+    if where is None:
+        return Located(
+            attributes=attributes,
+            notes=(
+                f"{path}: its grid is rotated, sheared or mirrored, so its coordinates are pixels; the transform is "
+                f"kept in the attribute {KEY!r}; to have coordinates, warp it to a grid that is north up (gdalwarp)",
+            ),
+        )
+    scale, translation, _ = where
+    unit = None if crs.is_geographic else _UNITS.get(str(crs.linear_units))
+    return Located(
+        scale=dict(zip("yx", scale, strict=True)),
+        translation=dict(zip("yx", translation, strict=True)),
+        units=dict.fromkeys("yx", unit) if unit else {},  # OME-Zarr has no degrees
+        attributes=attributes,
+    )

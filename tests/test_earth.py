@@ -1,0 +1,153 @@
+"""An image of the Earth stays where it is: from a GeoTIFF through maps to a GeoTIFF, as rasterio sees both."""
+
+import numpy as np
+import pytest
+import tifffile
+import zarr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import pipeline
+from pipeline.exporting.export import export
+from pipeline.ingesting.ingest import ingest
+from pipeline.pictures import earth
+from pipeline.storage.geo import Geo, placed
+from pipeline.storage.images import open_image
+from tests.ingested import noise
+
+rasterio = pytest.importorskip("rasterio")
+
+GRIDS = {
+    "utm": ("EPSG:32633", (20.0, 0, 420_000.0, 0, -20.0, 4_520_000.0)),
+    "degrees": ("EPSG:4326", (0.25, 0, -10.5, 0, -0.125, 60.0)),
+    "rows run north": ("EPSG:3857", (30.0, 0, 1e6, 0, 15.0, -2e6)),
+}
+
+
+def write(path, values, crs, affine, **tags):
+    with rasterio.open(
+        path,
+        "w",
+        driver="GTiff",
+        count=len(values),
+        height=values.shape[1],
+        width=values.shape[2],
+        dtype=values.dtype,
+        crs=crs,
+        transform=rasterio.Affine(*affine),
+    ) as file:
+        file.write(values)
+        file.update_tags(**tags)
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+def test_there_and_back(tmp_path, grid):
+    crs, affine = GRIDS[grid]
+    values = noise(2, 301, 403, dtype="uint16")
+    write(tmp_path / "a.tif", values, crs, affine)
+    made = ingest(tmp_path / "a.tif", tmp_path / "a.zarr", chunks=100)
+    assert made.notes == ()
+    attributes = zarr.open_group(tmp_path / "a.zarr", mode="r").attrs
+    assert attributes["geo"] == {"crs": crs, "affine": list(affine)}
+    source = open_image(str(tmp_path / "a.zarr"))
+    assert min(source.scale) > 0
+    assert source.units == ((None, None) if grid == "degrees" else ("meter", "meter"))
+    export(str(tmp_path / "a.zarr"), tmp_path / "b.tif")
+    export(str(tmp_path / "a.zarr"), tmp_path / "c.tif", region=((17, 101), (33, 300)), channels=[1])
+    with rasterio.open(tmp_path / "a.tif") as a, rasterio.open(tmp_path / "b.tif") as b:
+        assert (a.crs, a.bounds, a.shape, a.count) == (b.crs, b.bounds, b.shape, b.count)
+        assert a.transform.almost_equals(b.transform, 1e-9)
+        assert np.array_equal(a.read(), b.read())
+        with rasterio.open(tmp_path / "c.tif") as c:
+            assert np.allclose(c.xy(0, 0), a.xy(17, 33), rtol=1e-12)
+            assert np.allclose(c.xy(83, 266), a.xy(100, 299), rtol=1e-12)
+            assert np.array_equal(c.read(1), values[1, 17:101, 33:300])
+
+
+LAYERS = """
+  - {type: convolution, name: same, features: [spot], match: sum, padding: same}
+  - {type: pool, name: pooled, window: 3, stride: 2}
+  - {type: convolution, name: valid, features: [even], match: sum, dilation: 2}
+  - {type: pool, name: top, window: 2, stride: 2}
+"""
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+def test_a_dot_stays_in_its_place(tmp_path, grid):
+    crs, affine = GRIDS[grid]
+    rng = np.random.default_rng(len(grid))
+    values = np.zeros((1, 150, 170), "uint8")
+    row, column = (int(n) for n in rng.integers(30, 120, 2))
+    values[0, row, column] = 255
+    write(tmp_path / "a.tif", values, crs, affine)
+    ingest(tmp_path / "a.tif", tmp_path / "a.zarr", chunks=50)
+    (tmp_path / "job.yaml").write_text(
+        f"input: {{images: {tmp_path}/a.zarr}}\n"
+        "features: {spot: {rows: [[0, 0, 0], [0, 1, 0], [0, 0, 0]]}, even: {rows: [[1, 1], [1, 1]]}}\n"
+        f"layers:{LAYERS}"
+        f"output: {{store: {tmp_path}/maps.zarr, layers: [same, pooled, valid, top], pyramid: max}}\n"
+    )
+    assert pipeline.run(pipeline.plan(pipeline.load(str(tmp_path / "job.yaml")), kernel="numpy"), "serial").complete
+    with rasterio.open(tmp_path / "a.tif") as file:
+        dot = np.array(file.xy(row, column))
+    for layer in ("same", "pooled", "valid", "top"):
+        export(f"{tmp_path}/maps.zarr/a/{layer}", tmp_path / f"{layer}.tif")
+        with rasterio.open(tmp_path / f"{layer}.tif") as file:
+            found = file.read(1)
+            rows, columns = np.nonzero(found == found.max())  # of an even feature or a pool, several share the greatest
+            centre = np.mean([file.xy(y, x) for y, x in zip(rows, columns, strict=True)], 0)
+            assert file.crs == rasterio.CRS.from_string(crs)
+            assert np.all(np.abs(centre - dot) <= np.abs([file.transform.a, file.transform.e]) / 2 + 1e-9), layer
+
+
+@given(
+    a=st.floats(1e-3, 1e4),
+    e=st.floats(1e-3, 1e4),
+    c=st.floats(-1e6, 1e6),
+    f=st.floats(-1e7, 1e7),
+    north=st.booleans(),
+)
+@settings(max_examples=50)
+def test_the_affine_comes_back(a, e, c, f, north):
+    affine = (a, 0, c, 0, e if north else -e, f)
+    scale, translation, flipped = placed(affine)
+    assert min(scale) > 0
+    assert np.allclose(Geo("EPSG:3857", flipped).affine(scale, translation), affine, rtol=1e-9, atol=1e-6)
+    y = affine[5] + affine[4] / 2  # of the first pixel's centre
+    assert np.allclose(translation, (-y if flipped else y, c + a / 2))
+
+
+def test_what_cannot_be_kept_is_told(tmp_path, monkeypatch):
+    values = noise(1, 20, 30)
+    rotated = (10.0, 2.0, 5e5, 2.0, -10.0, 5e6)
+    write(tmp_path / "a.tif", values, "EPSG:32633", rotated)
+    made = ingest(tmp_path / "a.tif", tmp_path / "a.zarr")
+    assert "note: " in str(made)
+    assert "rotated" in made.notes[0]
+    assert zarr.open_group(tmp_path / "a.zarr", mode="r").attrs["geo"]["affine"] == list(rotated)
+    source = open_image(str(tmp_path / "a.zarr"))
+    assert (source.scale, source.translation, source.geo) == ((1, 1), (0, 0), None)
+    write(tmp_path / "b.tif", values, None, (1.5, 0, 7, 0, -1.5, 9))
+    assert "no coordinate system" in ingest(tmp_path / "b.tif", tmp_path / "b.zarr").notes[0]
+    monkeypatch.setattr(earth, "find_spec", lambda _: None)
+    assert "haloflow[geo]" in ingest(tmp_path / "a.tif", tmp_path / "c.zarr").notes[0]
+    assert "geo" not in zarr.open_group(tmp_path / "c.zarr", mode="r").attrs
+
+
+def test_damaged_places_are_told_and_pixels_kept(tmp_path):
+    keys = (1, 1, 0, 9, 1024, 0, 1, 1)  # says nine keys and holds one
+    tags = [(33550, "d", 3, (1.0, 1.0, 0.0), True), (34735, "H", len(keys), keys, True)]
+    values = noise(20, 30)
+    tifffile.imwrite(tmp_path / "a.tif", values, extratags=tags, metadata=None)
+    assert ingest(tmp_path / "a.tif", tmp_path / "a.zarr").notes
+    assert np.array_equal(zarr.open_array(tmp_path / "a.zarr/0")[0], values)
+
+
+@pytest.mark.parametrize(
+    "told", [None, 3, {}, {"crs": 3}, {"crs": "EPSG:1", "affine": "x"}, {"crs": "", "affine": [1]}]
+)
+def test_hostile_attributes_are_no_place(tmp_path, told):
+    tifffile.imwrite(tmp_path / "a.tif", noise(20, 30))
+    ingest(tmp_path / "a.tif", tmp_path / "a.zarr")
+    zarr.open_group(tmp_path / "a.zarr").attrs["geo"] = told
+    assert open_image(str(tmp_path / "a.zarr")).geo is None

@@ -1,0 +1,123 @@
+"""What is exported is what is stored, and lies where it lay."""
+
+import numpy as np
+import PIL.Image
+import pytest
+import tifffile
+import zarr
+
+from pipeline.errors import InputError, OutputError
+from pipeline.exporting.export import export
+from pipeline.ingesting.ingest import ingest
+from tests.ingested import holds, names, noise
+
+
+@pytest.fixture
+def stack(tmp_path):
+    """An image of two named channels with sizes, and its pixels."""
+    values = noise(2, 601, 503, dtype="uint16")
+    metadata = {"axes": "CYX", "PhysicalSizeX": 0.25, "PhysicalSizeY": 0.5, "Channel": {"Name": ["DAPI", "488"]}}
+    tifffile.imwrite(tmp_path / "a.ome.tif", values, ome=True, metadata=metadata, tile=(64, 64))
+    ingest(tmp_path / "a.ome.tif", tmp_path / "a.zarr", chunks=100)
+    (tmp_path / "a.ome.tif").unlink()
+    return str(tmp_path / "a.zarr"), values
+
+
+@pytest.mark.parametrize("memory", ["1GB", 500_000])
+def test_tiff_there_and_back(tmp_path, stack, memory):
+    image, values = stack
+    made = export(image, tmp_path / "b.tif", memory=memory)
+    assert "2 × 601 × 503 uint16" in str(made)
+    assert np.array_equal(tifffile.imread(tmp_path / "b.tif"), values)
+    with tifffile.TiffFile(tmp_path / "b.tif") as tif:
+        assert tif.is_ome
+        assert tif.pages[0].is_tiled
+    ingest(tmp_path / "b.tif", tmp_path / "b.zarr", chunks=128)
+    source = holds(tmp_path / "b.zarr", values, ("DAPI", "488"))
+    assert (source.scale, source.units) == ((0.5, 0.25), ("micrometer", "micrometer"))
+    assert names(tmp_path) == ["a.zarr", "b.tif", "b.zarr"]
+
+
+@pytest.mark.parametrize("kind", ["bool", "int8", "uint8", "int64", "float16", "float32", "float64"])
+def test_every_type(tmp_path, kind):
+    values = (noise(1, 301, 40) > 99) if kind == "bool" else noise(1, 301, 40).astype(kind)
+    zarr.create_array(tmp_path / "a.zarr", data=values, chunks=(1, 30, 40))
+    export(str(tmp_path / "a.zarr"), tmp_path / "a.tif")
+    found = tifffile.imread(tmp_path / "a.tif")
+    assert found.dtype == values.dtype
+    assert np.array_equal(found.reshape(values.shape), values)
+    export(str(tmp_path / "a.zarr"), tmp_path / "a.npy")
+    found = np.load(tmp_path / "a.npy")
+    assert found.dtype == values.dtype
+    assert np.array_equal(found, values)
+
+
+def test_a_region_of_a_channel(tmp_path, stack):
+    image, values = stack
+    part = values[1:, 95:333, 7:301]
+    options = {"channels": ["488"], "region": ((95, 333), (7, 301))}
+    export(image, tmp_path / "b.npy", **options, memory=100_000)
+    export(image, tmp_path / "b.tif", **options)
+    assert np.array_equal(np.load(tmp_path / "b.npy"), part)
+    assert np.array_equal(tifffile.imread(tmp_path / "b.tif"), part[0])
+    export(image, tmp_path / "c.npy", channels=[1, "DAPI"])
+    assert np.array_equal(np.load(tmp_path / "c.npy"), values[::-1])
+    export(image, tmp_path / "d.png", **options, window=(1000, 60000))
+    expected = np.rint(np.clip((part[0].astype(float) - 1000) / 59000, 0, 1) * 255)
+    assert np.array_equal(np.asarray(PIL.Image.open(tmp_path / "d.png")), expected.astype("uint8"))
+
+
+def test_png_shows_what_the_image_says(tmp_path):
+    values = np.linspace(-3, 5, 40 * 30, dtype="float32").reshape(40, 30)
+    values[0, 0] = np.nan
+    tifffile.imwrite(tmp_path / "a.tif", values)
+    ingest(tmp_path / "a.tif", tmp_path / "a.zarr")
+    export(str(tmp_path / "a.zarr"), tmp_path / "a.png")
+    found = np.asarray(PIL.Image.open(tmp_path / "a.png"))
+    assert found.dtype == np.uint8
+    assert found[0, 0] == found[0, 1] == 0
+    assert found[-1, -1] == 255
+    assert np.all(np.diff(found.ravel().astype(int)[1:]) >= 0)
+    colours = noise(33, 35, 3)
+    PIL.Image.fromarray(colours).save(tmp_path / "b.png")
+    ingest(tmp_path / "b.png", tmp_path / "b.zarr")
+    export(str(tmp_path / "b.zarr"), tmp_path / "c.png")
+    assert np.array_equal(np.asarray(PIL.Image.open(tmp_path / "c.png")), colours)
+    export(str(tmp_path / "b.zarr"), tmp_path / "c.tif")
+    assert np.array_equal(np.moveaxis(tifffile.imread(tmp_path / "c.tif"), 0, 2), colours)
+
+
+def test_refusals_leave_nothing(tmp_path, stack):
+    image, _ = stack
+    (tmp_path / "there.tif").write_text("mine")
+    before = names(tmp_path)
+    for file, options, error, match in (
+        ("b.jpg", {}, OutputError, r"\.tif, .*expected|expected .*\.tif"),
+        ("there.tif", {}, OutputError, "--overwrite"),
+        ("none/b.tif", {}, OutputError, "no folder"),
+        ("b.tif", {"channels": ["GFP"]}, InputError, "no channel 'GFP'; it has DAPI, 488"),
+        ("b.tif", {"channels": [2]}, InputError, "no channel 2"),
+        ("b.tif", {"region": ((0, 602), (0, 1))}, InputError, "y 0:602 .* 0:601"),
+        ("b.tif", {"region": ((0, 1), (9, 9))}, InputError, "x 9:9"),
+        ("b.tif", {"level": 1}, InputError, "level 1"),
+        ("b.png", {}, InputError, "--channel"),
+        ("b.png", {"channels": [0], "memory": 10_000}, InputError, "--region"),
+        ("b.png", {"channels": [0], "window": (3, 3)}, InputError, "must differ"),
+    ):
+        with pytest.raises(error, match=match):
+            export(image, tmp_path / file, **options)
+        assert names(tmp_path) == before
+    with pytest.raises(InputError, match="no such image"):
+        export(str(tmp_path / "none.zarr"), tmp_path / "b.tif")
+    export(image, tmp_path / "there.tif", overwrite=True)
+    assert tifffile.imread(tmp_path / "there.tif").shape == (2, 601, 503)
+
+
+def test_half_a_file_is_never_left(tmp_path, stack):
+    image, _ = stack
+    chunk = tmp_path / "a.zarr/0/c/1/3/2"
+    chunk.write_bytes(b"no chunk")
+    for file in ("b.tif", "b.npy"):
+        with pytest.raises(InputError, match=r"channel 488, y .* cannot be read"):
+            export(image, tmp_path / file)
+    assert names(tmp_path) == ["a.zarr"]
