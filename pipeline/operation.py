@@ -50,6 +50,8 @@ class Operation:
         What the kind needs besides.
     work
         Multiply-adds for one output pixel of all maps; for forecasts.
+    bound
+        The largest magnitude of the results, where that does not follow from the input's.
     subject
         What the window stands for, in the user's words, for errors.
     """
@@ -66,6 +68,7 @@ class Operation:
     arrays: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
     options: Mapping[str, int | str] = field(default_factory=dict)
     work: int = 1
+    bound: float | None = None
     subject: str = "window"
 
     @cached_property

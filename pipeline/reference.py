@@ -23,13 +23,15 @@ def evaluate(
     place: int,
     region: Region,
     read: Callable[[Positions], NDArray[np.float64]],
+    between: type[np.floating] = np.float64,
 ) -> NDArray[np.float64]:
     """Return a region of the map after layer ``place`` (from 0), in float64.
 
-    ``read`` gives the map values of the input at real positions.
+    ``read`` gives the map values of the input at real positions. They, and the values between layers, are rounded to
+    the type ``between``: with float32 the result says how much that rounding alone changes.
     """
     rows, columns = (np.arange(i.start, i.stop) for i in region)
-    return _map(operations, extents, place, (rows, columns), read)
+    return _map(operations, extents, place, (rows, columns), lambda at: read(at).astype(between).astype(float), between)
 
 
 def _map(
@@ -38,6 +40,7 @@ def _map(
     place: int,
     at: Positions,
     read: Callable[[Positions], NDArray[np.float64]],
+    between: type[np.floating],
 ) -> NDArray[np.float64]:
     if place < 0:
         return read(at)
@@ -54,13 +57,15 @@ def _map(
         sources.append([-1 if s is None else s - real_lines[0] for s in source])
         taps = first[:, None] + window.dilation * np.arange(window.size)
         real.append(((taps >= 0) & (taps < extent)).sum(axis=1))
-    before = _map(operations, extents, place - 1, (under[0], under[1]), read)
+    before = _map(operations, extents, place - 1, (under[0], under[1]), read, between)
     with np.errstate(all="ignore"):
         block = before[:, sources[0]][:, :, sources[1]]
         block[:, np.array(sources[0]) < 0] = operation.fill
         block[:, :, np.array(sources[1]) < 0] = operation.fill
         out: NDArray[np.float64] = operation.block(block, operation).astype(np.float64)
-        return out / np.multiply.outer(real[0], real[1]) if operation.average else out
+        if operation.average:
+            out /= np.multiply.outer(real[0], real[1])
+        return out.astype(between).astype(np.float64)
 
 
 def magnitude_of(operations: Sequence[Operation], largest: float) -> float:
@@ -70,6 +75,9 @@ def magnitude_of(operations: Sequence[Operation], largest: float) -> float:
     leaves in a map is a small part of this, even where the sums themselves cancel.
     """
     for operation in operations:
+        if operation.bound is not None:
+            largest = operation.bound
+            continue
         arrays = {key: np.abs(values) for key, values in operation.arrays.items()}
         unsigned = replace(operation, arrays=arrays)
         if np.isfinite(operation.fill):

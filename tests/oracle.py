@@ -8,8 +8,11 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from scipy.signal import correlate
 
-KNOWN = {"convolution", "pool", "relu", "normalise"}
-"""The layers that this module can do."""
+
+def knows(layer: Mapping[str, Any]) -> bool:
+    """Whether this module can do a layer."""
+    return layer["type"] in {"convolution", "pool", "relu", "normalise"} and layer.get("match") != "ncc"
+
 
 _PAD = {"constant": "constant", "reflect": "reflect", "nearest": "edge"}
 

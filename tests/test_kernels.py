@@ -54,6 +54,8 @@ OPERATIONS = {
     "products": products(2, 3, (9, 14), stride=(2, 3), dilation=(1, 2)),
     "one product": products(1, 1, (17, 8), match="sum", bias=1.0),
     "130 maps": convolution(130, 17, (3, 3), match="sum"),
+    "normalised": convolution(2, 3, (9, 14), match="ncc", bias=(0.5, 0.0, -1.0), stride=(2, 1)),
+    "normalised, each": convolution(2, 2, (4, 3), match="ncc", channels="each", dilation=(1, 3)),
     "max": other("pool", window=3),
     "min": other("pool", op="min", window=(2, 3), stride=(1, 4)),
     "mean": other("pool", op="mean", window=(3, 2)),

@@ -11,7 +11,7 @@ PACKAGE = ROOT / "pipeline"
 ORDER = [
     {"errors"},
     {"geometry", "document"},
-    {"compiled"},
+    {"compiled", "patches"},
     {"grid", "operation", "pixels"},
     {"layers", "kernels"},
     {"features", "sections", "stack"},

@@ -114,3 +114,16 @@ def test_a_level_that_is_damaged_or_missing_is_named() -> None:
     Path("o.zarr/i/relu/3/zarr.json").unlink()
     with pytest.raises(OutputError, match=r"o\.zarr/i/relu/3: cannot be read"):
         pipeline.verify(made)
+
+
+def test_matches_of_little_contrast_are_right_within_the_rounding_of_their_pixels_and_no_further() -> None:
+    image = (60_000 + np.rint(RNG.normal(0, 9, (120, 120)))).astype(np.uint16)
+    features = {"spot": {"rows": RNG.normal(size=(5, 5)).tolist()}}
+    spot = {"type": "convolution", "features": "spot"}
+    for layers in ([{**spot, "match": "ncc"}], [spot, {**spot, "match": "ncc"}, {"type": "relu"}]):
+        made = job(image, *layers, features=features)
+        found = pipeline.verify(made)
+        assert found.passed, str(found)
+        array = zarr.open_array(f"o.zarr/i/{made.stack.names[-1]}/0", mode="r+")
+        array[0, 0, 0] += 0.05
+        assert not pipeline.verify(made).passed

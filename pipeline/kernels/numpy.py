@@ -17,9 +17,10 @@ def _build(operations: tuple[Operation, ...]) -> Kernel:
 
 
 def _scratch(operation: Operation, read: int, made: int) -> int:
-    del read
     # The product of one tap, before it is added; a point layer that computes in float64 holds its steps.
-    return (4 if operation.kind == "convolution" else 24) * made * len(operation.maps)
+    # Normalised matches hold float64 sums, and means and deviations of patches.
+    wide = 72 * read * operation.inputs if operation.kind == "ncc" else 0
+    return (4 if operation.kind == "convolution" else 24) * made * len(operation.maps) + wide
 
 
 def _cost(operation: Operation) -> float:

@@ -11,18 +11,21 @@ from pipeline.errors import StackError
 from pipeline.geometry import Boundary, Window
 from pipeline.layers.base import Finite, Layer, Names, Numbers, Pair, refuse_wide
 from pipeline.operation import Block, Operation
+from pipeline.patches import FLAT, deviation, score
 
 
 class Convolution(Layer):
     """Cross-correlation with named features (nothing is flipped), as CNN libraries do it.
 
     ``match: mean`` gives the mean of the products of feature and patch (1 = the same, −1 = the negative, on images of
-    ±1), channels counted; ``match: sum`` their sum.
+    ±1), channels counted; ``match: sum`` their sum; ``match: ncc`` their zero-mean normalised cross-correlation,
+    channels together: from −1 to 1 whatever the patch's brightness and contrast, and 0 where the patch is flat. What
+    padding puts beyond the edge counts like pixels.
     """
 
     type: Literal["convolution"]
     features: Names = Field(min_length=1, description="the features to match, all of one height and width")
-    match: Literal["mean", "sum"] = "mean"
+    match: Literal["mean", "sum", "ncc"] = "mean"
     padding: Literal["valid", "same"] = "valid"
     boundary: Literal["constant", "reflect", "nearest"] = "constant"
     fill: Finite = 0.0
@@ -67,18 +70,23 @@ class Convolution(Layer):
         repeats = len(maps) // depth
         named = self.features if depth == len(maps) else tuple(f"{m}.{f}" for m in maps for f in self.features)
         weights = np.stack(kernels)
+        bias = np.broadcast_to(np.asarray(self.bias, float), len(kernels))
+        ncc = self.match == "ncc"
+        if ncc:
+            weights = np.stack([_balanced(name, f, kernel) for f, kernel in zip(self.features, kernels, strict=True)])
         return Operation(
-            kind=self.type,
+            kind="ncc" if ncc else self.type,
             name=name,
             windows=(y, x),
             inputs=len(maps),
             maps=named,
-            block=convolve,
+            block=match_normalised if ncc else convolve,
             boundary=Boundary(self.boundary),
             fill=self.fill,
-            arrays={"weights": weights, "bias": np.broadcast_to(np.asarray(self.bias, float), len(kernels))},
+            arrays={"weights": weights, "bias": bias},
             options={"divisor": depth * height * width if self.match == "mean" else 1},
-            work=weights.size * repeats,
+            work=(2 if ncc else 1) * weights.size * repeats,  # it sums in float64
+            bound=1 + float(np.abs(bias).max()) if ncc else None,
             subject=f"feature '{self.features[0]}'",
         )
 
@@ -94,20 +102,50 @@ class Convolution(Layer):
         return values
 
 
+def _balanced(name: str, feature: str, values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return a feature with a mean of 0 and a sum of squares of 1 / n, over its n pixels."""
+    centred = values - values.mean()
+    centred -= centred.mean()  # what rounding left
+    spread = np.sqrt((centred**2).sum() * centred.size)
+    if spread <= FLAT * np.abs(values).sum():
+        raise StackError(
+            f"layer '{name}': feature '{feature}' is flat, so 'match: ncc' finds nothing in it; give a feature with "
+            "contrast, or another match"
+        )
+    balanced: NDArray[np.float64] = centred / spread
+    return balanced
+
+
 def convolve(block: Block, operation: Operation) -> Block:
     """Add up one tap at a time, channel by channel, in reading order."""
+    total = _sums(block, operation)
     kind = block.dtype.type
-    weights, bias = (operation.arrays[key].astype(kind) for key in ("weights", "bias"))
+    if (divisor := operation.options["divisor"]) != 1:
+        total /= kind(divisor)
+    bias = operation.arrays["bias"].astype(kind)
+    if bias.any():
+        total += bias[:, None, None]
+    return total.reshape(-1, *total.shape[2:])
+
+
+def match_normalised(block: Block, operation: Operation) -> Block:
+    """Divide the sums by the patches' deviations, in float64: those of an image with a large offset cancel."""
+    wide = block.astype(np.float64)
+    sums = _sums(wide, operation)
+    deviations = deviation(wide, operation.arrays["weights"].shape[1], operation.windows)
+    matches = score(sums, deviations, operation.arrays["bias"])
+    return matches.reshape(-1, *matches.shape[2:]).astype(block.dtype)
+
+
+def _sums(block: Block, operation: Operation) -> Block:
+    """Return the sums of feature times patch, (group of channels, feature, y, x)."""
+    weights = operation.arrays["weights"].astype(block.dtype)
     count, depth, height, width = weights.shape
     batch = block.reshape(len(block) // depth, depth, *block.shape[1:])
     y, x = operation.windows
     rows, columns = ((n - w.span) // w.stride + 1 for n, w in zip(block.shape[1:], (y, x), strict=True))
-    total = np.zeros((len(batch), count, rows, columns), kind)
+    total = np.zeros((len(batch), count, rows, columns), block.dtype)
     for c, i, j in np.ndindex(depth, height, width):
         tap = batch[:, None, c, y.taps(i, block.shape[1]), x.taps(j, block.shape[2])]
         total += weights[None, :, c, i, j, None, None] * tap
-    if (divisor := operation.options["divisor"]) != 1:
-        total /= kind(divisor)
-    if bias.any():
-        total += bias[:, None, None]
-    return total.reshape(-1, rows, columns)
+    return total
