@@ -14,7 +14,7 @@ import zarr
 from zarr.storage import LocalStore
 
 import pipeline
-from pipeline.storage import chunkfiles
+from pipeline.storage import chunkfiles, shards
 
 LOCK = Lock()
 
@@ -61,6 +61,13 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counted]:
             counts.written[str(self.folder / key)] += 1
         file_put(self, key, encoded)
 
+    def counting_part(path: Path, start: int, length: int) -> bytes:
+        with LOCK:
+            counts.read[str(path)] += length
+        return get_part(path, start, length)
+
+    get_part = shards.get_part
+    monkeypatch.setattr(shards, "get_part", counting_part)
     monkeypatch.setattr(chunkfiles, "get", counting_file_get)
     monkeypatch.setattr(chunkfiles.ChunkFiles, "_put", counting_file_put)
     monkeypatch.setattr(LocalStore, "get", counting_get)
@@ -123,7 +130,7 @@ def test_chunks_are_decoded_about_once_and_each_unit_is_written_once(
 def test_other_stores_are_decoded_about_once_too(tmp_path: Path, counted: Counted, store: dict[str, Any]) -> None:
     stored = image(tmp_path / "image.zarr", 512, 64, **store)
     assert pipeline.run(cut(pipeline.plan(load(tmp_path, 64)), 128), "serial").complete
-    assert counted.bytes_of(tmp_path / "image.zarr") <= 1.15 * stored
+    assert stored * 0.98 <= counted.bytes_of(tmp_path / "image.zarr") <= 1.15 * stored
 
 
 @pytest.mark.parametrize("cluster", ["serial", "threads"])

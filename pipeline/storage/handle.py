@@ -14,6 +14,7 @@ from zarr.storage import WrapperStore
 from pipeline.geometry import Region
 from pipeline.storage.chunkfiles import ChunkFiles, checksum
 from pipeline.storage.place import Place
+from pipeline.storage.shards import ShardFiles
 
 
 class Noting(WrapperStore[Store]):
@@ -50,7 +51,7 @@ class Handle:
             The folder for files that are not whole yet; by default beside their place.
         """
         array: Any = zarr.open_array(place.store(), mode=mode)
-        files = ChunkFiles.of(array, staging)
+        files = ShardFiles.of(array, staging) or ChunkFiles.of(array, staging)
         if files is None and mode == "r+":
             at = array.store_path
             array = zarr.open_array(Noting(at.store), path=at.path, mode=mode)
