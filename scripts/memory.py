@@ -2,10 +2,11 @@
 
 python scripts/memory.py [--side 20000] [--limit 700] [--folder DIR] [--growth]
 
-Makes a striped uint8 TIFF of SIDE × SIDE pixels, turns it into chunked Zarr, runs a small stack over it with two worker
-processes, verifies the result, and prints a line for each process. Ends with 1 if one held more than LIMIT megabytes
-(10^6 bytes), or if a worker held more than its plan forecasts. With --growth instead: the same stack over images of 64
-megapixels and of 4 gigapixels, whose workers must hold the same within a tenth.
+Makes a striped and a tiled uint8 TIFF of SIDE × SIDE pixels, plain and compressed, turns each into chunked Zarr, runs a
+small stack over the last with two worker processes, verifies the result, exports a map to TIFF, and prints a line for
+each process. Ends with 1 if one held more than LIMIT megabytes (10^6 bytes), an ingest more than 500, or if a worker
+held more than its plan forecasts. With --growth instead: the same stack over images of 64 megapixels and of 4
+gigapixels, whose workers must hold the same within a tenth.
 """
 
 import argparse
@@ -22,6 +23,9 @@ from typing import Any
 import numpy as np
 import psutil
 import zarr
+
+INGEST = 500e6
+"""Bytes that an ingest may hold."""
 
 HALOFLOW = [sys.executable, "-m", "pipeline.cli"]
 
@@ -79,7 +83,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--side", type=int, default=20000)
     parser.add_argument("--limit", type=float, default=700, help="megabytes a process may hold")
-    parser.add_argument("--layout", default="striped")
     parser.add_argument("--folder", type=Path, help="where to work (default: a temporary folder)")
     parser.add_argument("--growth", action="store_true", help="compare a small image and a large one")
     told = parser.parse_args()
@@ -90,14 +93,21 @@ def main() -> None:
     worst = 0.0
     try:
         (folder / "config.yaml").write_text(CONFIG)
-        size = ["--side", str(told.side), "--layout", told.layout]
-        subprocess.run([sys.executable, str(make), "big.tif", *size], cwd=folder, check=True)
+        layouts = [("striped", "none"), ("tiled", "none"), ("tiled", "zlib"), ("striped", "zlib")]
+        for layout, codec in layouts:
+            size = ["--side", str(told.side), "--layout", layout, "--compression", codec]
+            subprocess.run([sys.executable, str(make), "big.tif", *size], cwd=folder, check=True, capture_output=True)
+            words = ["ingest", "big.tif", "big.zarr", "--overwrite", "--quiet"]
+            seconds, found, _ = peaks([*HALOFLOW, *words], folder)
+            print(f"ingest of {layout}, {codec}: {found['main'] / 1e6:.0f} MB, {seconds:.1f} s")
+            if found["main"] > INGEST:
+                sys.exit(f"an ingest held more than {INGEST / 1e6:.0f} MB")
         forecast = 0
         for words in (
-            ["ingest", "big.tif", "big.zarr"],
             ["plan", "config.yaml", "--json"],
             ["run", "config.yaml", "--workers", "2", "--quiet"],
             ["verify", "config.yaml"],
+            ["export", "maps.zarr/big/pool", "edge.tif", "--channel", "edge", "--quiet"],
         ):
             seconds, found, printed = peaks([*HALOFLOW, *words], folder)
             if words[0] == "plan":

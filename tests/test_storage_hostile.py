@@ -4,10 +4,13 @@ import copy
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import zarr
 
 from pipeline.errors import InputError
+from pipeline.geometry import Interval
+from pipeline.storage.codecs import Codec
 from pipeline.storage.images import open_image
 from tests.examples import described
 
@@ -202,3 +205,18 @@ def test_an_image_that_is_itself_behind_a_link_is_read():
     image()
     Path("link.zarr").symlink_to("image.ome.zarr")
     assert open_image("link.zarr").extents == (4, 4)
+
+
+@pytest.mark.parametrize("codec", ["lz4", "zstd", "none"])
+@pytest.mark.parametrize("version", [2, 3])
+def test_a_chunk_cut_anywhere_is_named_and_not_read_beyond(tmp_path, codec, version):
+    values = np.random.default_rng(1).integers(0, 2**16, (40, 50)).astype("uint16")
+    array = zarr.create_array(
+        tmp_path / "a.zarr", data=values, chunks=(40, 50), compressors=Codec(codec).made(version), zarr_format=version
+    )
+    chunk = tmp_path / "a.zarr" / array.metadata.encode_chunk_key((0, 0))
+    data = chunk.read_bytes()
+    for kept in (0, 7, 15, 16, 50, len(data) // 2, len(data) - 1):
+        chunk.write_bytes(data[:kept])
+        with pytest.raises(InputError, match=r"a\.zarr: y 0:40, x 0:50 cannot be read|a\.zarr: .*cannot be read"):
+            open_image(str(tmp_path / "a.zarr")).read((Interval(0, 40), Interval(0, 50)))

@@ -1,7 +1,7 @@
 """From one image file to an OME-Zarr image: unit by unit, several at once, each recorded when it is done."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from pipeline.pictures import open_picture
 from pipeline.pictures.base import Opening, reading
 from pipeline.sections import CODECS
 from pipeline.storage.codecs import Codec
+from pipeline.storage.place import Place
 
 _FORMAT = 1
 
@@ -91,6 +92,7 @@ def ingest(
     workers: int | None = None,
     overwrite: bool = False,
     resume: bool = False,
+    storage_options: Mapping[str, Any] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Ingested:
     """Turn an image file into an OME-Zarr 0.5 image: a Zarr v3 group with one array ``0``.
@@ -124,6 +126,8 @@ def ingest(
         Whether a Zarr store that stands at ``store`` is replaced, once the file has been found to be an image.
     resume
         Whether an ingest that was stopped goes on. If there is none, it begins.
+    storage_options
+        What opens ``store`` where it is a URL; written nowhere.
     progress
         Called with the number of units done and of all units, whenever some are done.
 
@@ -153,7 +157,8 @@ def ingest(
         )
     if compression not in CODECS:
         raise OutputError(f"compression {compression!r}: expected one of {', '.join(CODECS)}")
-    place, told = target_of(str(store), source, overwrite=overwrite, resume=resume)
+    where = Place.of(str(store), storage_options)
+    place, told = target_of(where, source, overwrite=overwrite, resume=resume)
     with ExitStack() as stack:
         with reading(path):
             picture = stack.enter_context(open_picture(source, Opening(str(path), limit, pages)))

@@ -44,14 +44,14 @@ def source_of(path: str | Path) -> Path:
     return source.resolve()
 
 
-def target_of(store: str, source: Path, *, overwrite: bool, resume: bool) -> tuple[Place, dict[str, Any] | None]:
+def target_of(place: Place, source: Path, *, overwrite: bool, resume: bool) -> tuple[Place, dict[str, Any] | None]:
     """Return where the image goes, and what is told by the ingest that is to go on there, if there is one.
 
     Raises `OutputError` where it cannot go there, or where what stands there is neither to be replaced nor to go on.
     """
+    store = str(place)
     if overwrite and resume:
         raise OutputError(f"{store}: give --overwrite to start anew, or --resume to go on, and not both")
-    place = Place.of(store)
     if place.is_local:
         place = _local(store, source)
     elif place.is_read_only:

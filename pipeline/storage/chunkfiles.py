@@ -145,6 +145,9 @@ class ChunkFiles:
         """Return a chunk of its bytes; raises what the codec raises for damaged ones."""
         if self.codec is None:
             return np.frombuffer(stored, self.dtype).reshape(self._sizes)
+        if isinstance(self.codec, Blosc) and int.from_bytes(stored[12:16], "little") != len(stored):
+            # Blosc believes its header (bytes 12 to 15: how many bytes there are) and would read beyond a cut chunk.
+            raise ValueError(f"{len(stored)} bytes, which is not what its header says: it is damaged or cut short")
         # Into an array of the right size: bytes that claim to be more do not get it.
         chunk = np.empty(self._sizes, self.dtype)
         decoded = self.codec.decode(stored, out=chunk)
