@@ -16,7 +16,7 @@ from pipeline.commands.export import export
 from pipeline.commands.ingest import ingest
 from pipeline.commands.plan import plan, schema, validate
 from pipeline.commands.run import run
-from pipeline.commands.store import info, verify
+from pipeline.commands.store import info, status, verify
 from pipeline.errors import HaloflowError
 
 
@@ -37,6 +37,7 @@ for _verb in (
     schema,
     ingest,
     export,
+    status,
     verify,
     info,
 ):

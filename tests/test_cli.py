@@ -199,7 +199,7 @@ def test_help_answers_at_once_and_loads_nothing_heavy() -> None:
         "assert not heavy, heavy"
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    for command in ("run", "plan", "validate", "schema", "ingest", "verify", "info"):
+    for command in ("run", "plan", "validate", "schema", "ingest", "status", "verify", "info"):
         assert f"\n  {command}" in done.stdout
 
 

@@ -186,3 +186,29 @@ def test_records_of_a_boot_that_is_over_are_held_against_the_data(
     assert haloflow("run", "config.yaml", *CUT, "--resume")[0] == 0
     assert len(made) == 1
     assert bits() == before
+
+
+def test_status_and_checksums(many: Path, haloflow: Call) -> None:
+    assert "no run has begun a store there" in haloflow("status", "maps.zarr")[2]
+    assert haloflow("run", "config.yaml", *CUT)[0] == 0
+    told = json.loads(haloflow("status", "maps.zarr", "--json")[1])
+    assert (told["state"], told["done"], told["missing"], told["failed"]) == ("complete", UNITS, 0, 0)
+    code, out, _ = haloflow("verify", "config.yaml", "--checksums", "--json")
+    assert (code, json.loads(out)["units"], json.loads(out)["faults"]) == (0, UNITS, [])
+    chunk = Path("maps.zarr/image/pool/0/c/0/1/1")
+    data = chunk.read_bytes()
+    for wrong, words in [
+        (data[:-1] + bytes([data[-1] ^ 1]), "has another checksum"),
+        (data[:-1], f"has {len(data) - 1} bytes, and {len(data)} were written"),
+        (None, "is missing"),
+    ]:
+        chunk.unlink() if wrong is None else chunk.write_bytes(wrong)
+        code, out, _ = haloflow("verify", "config.yaml", "--checksums")
+        assert code == 3
+        assert f"image/pool/0/c/0/1/1 {words}" in out
+    (many / "image.zarr/c/0/2/2").write_bytes(b"not a chunk")
+    assert haloflow("run", "config.yaml", *CUT, "--overwrite")[0] == 3
+    told = json.loads(haloflow("status", "maps.zarr", "--json")[1])
+    assert told["state"] == "failed"
+    assert told["done"] + told["missing"] == UNITS
+    assert 0 < told["failed"] == told["missing"]

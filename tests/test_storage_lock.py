@@ -127,6 +127,9 @@ def test_a_killed_client_is_taken_over_and_a_living_one_is_not(small: Path, halo
     child = start()
     os.kill(child.pid, signal.SIGSTOP)
     words = ["run", "config.yaml", *CUT, "--set", "output.chunks=1"]
+    told = json.loads(haloflow("status", "maps.zarr", "--json")[1])
+    assert (told["state"], told["missing"] > 0) == ("running", True)
+    assert f"process {child.pid} on" in told["owner"]
     for how in ([], ["--resume"], ["--overwrite"]):
         code, _, err = haloflow(*words, *how)
         assert code == 2
@@ -134,6 +137,7 @@ def test_a_killed_client_is_taken_over_and_a_living_one_is_not(small: Path, halo
         assert f"process {child.pid} on" in err
     child.kill()
     child.communicate()
+    assert "maps.zarr: dead: " in haloflow("status", "maps.zarr")[1]
     assert "give --overwrite to replace it, --resume to go on with it" in haloflow(*words)[2]
     assert haloflow(*words, "--resume")[0] == 0
     store = zarr.open_group("maps.zarr", mode="r")

@@ -24,7 +24,7 @@ ORDER = [
     {"planning", "reference"},
     {"planner"},
     {"execute"},
-    {"job", "inspection"},
+    {"job", "inspection", "status"},
     {"api", "levels"},
     {"verification"},
     {"commands"},

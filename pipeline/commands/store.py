@@ -1,4 +1,4 @@
-"""What can be said of what stands there: ``haloflow verify`` and ``info``."""
+"""What can be said of what stands there: ``haloflow verify``, ``status`` and ``info``."""
 # ruff: noqa: PLC0415
 
 import json
@@ -19,15 +19,30 @@ from pipeline.errors import RunError
     help="Windows of each map to recompute.",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the random windows.")
+@click.option("--checksums", is_flag=True, help="Read all that was written again and hold it against its records.")
 @options("set", "json", "quiet")
-def verify(config: str, windows: int, seed: int, settings: tuple[str, ...], as_json: bool, quiet: bool) -> None:
+def verify(
+    config: str, windows: int, seed: int, checksums: bool, settings: tuple[str, ...], as_json: bool, quiet: bool
+) -> None:
     """Recompute windows of CONFIG's output from the raw input in float64 and say how far off the store is."""
     import pipeline
+    from pipeline.status import check
 
-    found = pipeline.verify(load(config, settings), windows=windows, seed=seed)
+    job = load(config, settings)
+    found = check(job.output.store) if checksums else pipeline.verify(job, windows=windows, seed=seed)
     show(found, as_json=as_json, quiet=quiet)
     if not found.passed:
         raise RunError(str(found))
+
+
+@click.command()
+@click.argument("store")
+@options("json")
+def status(store: str, as_json: bool) -> None:
+    """Say how far the run of a STORE is: done, failed and missing, how fast, and who holds it."""
+    from pipeline.status import status as status_of
+
+    show(status_of(store), as_json=as_json)
 
 
 @click.command()

@@ -68,3 +68,16 @@ def _covers(image: ImagePlan, done: Sequence[NDArray[np.bool_]], block: int) -> 
         bool(bitmap[_box(kept, region)].all())
         for kept, bitmap, region in zip(image.kept, done, _regions(image, block), strict=True)
     )
+
+
+def planned_units(image: ImagePlan) -> dict[str, tuple[tuple[int, ...], int]]:
+    """Return by the path of each kept map's array its grid of write units, and how many of them are to be made."""
+    planned: dict[str, tuple[tuple[int, ...], int]] = {}
+    marked = [np.full(kept.array.levels[0].counts, image.seeing is None) for kept in image.kept]
+    for block in image.blocks if image.seeing is not None else ():
+        for kept, bitmap, region in zip(image.kept, marked, _regions(image, block), strict=True):
+            bitmap[_box(kept, region)] = True
+    for kept, bitmap in zip(image.kept, marked, strict=True):
+        channels = len(kept.array.channels)
+        planned[f"{kept.array.group}/0"] = ((channels, *kept.array.levels[0].counts), channels * int(bitmap.sum()))
+    return planned

@@ -8,10 +8,10 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
 
-from pipeline.errors import OutputError
+from pipeline.errors import InputError, OutputError
 from pipeline.execute import cluster as dask_executor
 from pipeline.execute import serial
-from pipeline.execute.remaining import remaining
+from pipeline.execute.remaining import planned_units, remaining
 from pipeline.execute.report import Report
 from pipeline.execute.task import Done, Failed, Outcome
 from pipeline.planning import ImagePlan, Plan
@@ -20,6 +20,7 @@ from pipeline.storage.cache import ChunkCache
 from pipeline.storage.identity import differences, digest
 from pipeline.storage.images import digest_of
 from pipeline.storage.lock import Lock, acquire
+from pipeline.storage.place import Place
 from pipeline.storage.records import Records, Segment, Segments
 from pipeline.storage.windows import Sights
 
@@ -130,7 +131,9 @@ class _Run:
 
     def _begin(self, image: ImagePlan) -> ImagePlan:
         """Note which image is read; return what of it is left to do."""
-        self.journal.append({"image": image.source.name, "path": image.source.path, "digest": image.source.digest})
+        source = image.source
+        event = {"image": source.name, "path": source.path, "digest": source.digest, "units": planned_units(image)}
+        self.journal.append(event)
         return remaining(image, self.found, self.sights)
 
     def _take(self, outcome: Outcome) -> None:
@@ -146,7 +149,9 @@ class _Run:
 
     def _news(self) -> dict[str, Any]:
         """Return what signs of life tell besides."""
-        return {"done": self.done, "tasks": self.plan.tasks, "failed": len(self.failures)}
+        rate = (self.done - self.resumed) / max(1e-9, time.perf_counter() - self.clock)
+        tasks = self.plan.tasks
+        return {"done": self.done, "tasks": tasks, "failed": len(self.failures), "rate": round(rate, 3)}
 
     def _end(self) -> Report:
         report = self._report(self._finish_pyramids())
@@ -184,7 +189,7 @@ class _Run:
         failures += [
             {"image": image.source.path, "task": "all", "reason": "changed while the run read it"}
             for image, place in zip(plan.images, plan.reads, strict=False)
-            if digest_of(image.source, place) != image.source.digest
+            if _has_changed(image, place)
         ]
         return Report(
             store=str(plan.store),
@@ -205,3 +210,10 @@ class _Run:
 def _named(image: ImagePlan, block: int) -> str:
     at = tuple(a * b for a, b in zip(image.grid.index(block), image.grid.step, strict=True))
     return f"{block} at input pixel {at}"
+
+
+def _has_changed(image: ImagePlan, place: Place) -> bool:
+    try:
+        return digest_of(image.source, place) != image.source.digest
+    except InputError:  # it is gone
+        return True

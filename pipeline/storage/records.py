@@ -25,8 +25,6 @@ from typing import Any
 import msgpack
 import numpy as np
 import zarr
-from zarr.core.buffer import default_buffer_prototype
-from zarr.core.sync import sync
 
 from pipeline.errors import OutputError
 from pipeline.storage.chunkfiles import checksum
@@ -230,10 +228,10 @@ class Records:
     events: list[Mapping[str, Any]] = field(default_factory=list)
 
 
-def read(store: Place, plan: str) -> Records:
+def read(store: Place, plan: str, *, doubt: bool = True) -> Records:
     """Return the records of a store that hold for a plan; what is torn or of another plan counts for nothing.
 
-    Records of a boot that is over are left out where the data are not what they say.
+    Records of a boot that is over are left out where the data are not what they say, unless told not to doubt.
     """
     found = Records()
     for key in sorted(store.list(FOLDER)):
@@ -241,7 +239,7 @@ def read(store: Place, plan: str) -> Records:
         header = next(frames, None)
         if not isinstance(header, dict) or header.get("format") != 1 or header.get("plan") != plan:
             continue
-        doubtful = _is_over(header.get("boot"))
+        doubtful = doubt and _is_over(header.get("boot"))
         for frame in frames:
             if isinstance(frame, dict):
                 found.events.append(frame)
@@ -258,20 +256,22 @@ def _is_over(named: Any) -> bool:
     return isinstance(named, list) and len(named) == 2 and named[0] == host and named[1] != mine
 
 
-def faults(store: Place, units: Units) -> Iterator[str]:
-    """Give each write unit whose stored bytes are not those recorded, and say what is wrong with it."""
+def keys(store: Place, units: Units) -> Iterator[str]:
+    """Give the key of each write unit in the store, in the order of its record."""
     array = zarr.open_array((store / units.array).store(), mode="r")
-    places = product(*(range(f, f + n) for f, n in zip(units.first, units.counts, strict=True)))
-    for place, size, expected in zip(places, units.sizes, units.sums, strict=True):
-        key = array.metadata.encode_chunk_key(place)
-        path = array.store_path / key
-        found = sync(path.get(default_buffer_prototype()))
-        data = b"" if found is None else found.to_bytes()
-        if len(data) != size:
-            wrong = "is missing" if found is None else f"has {len(data)} bytes, and {size} were written"
-            yield f"{units.array}/{key} {wrong}"
-        elif checksum(data) != expected:
-            yield f"{units.array}/{key} has another checksum than what was written"
+    for place in product(*(range(f, f + n) for f, n in zip(units.first, units.counts, strict=True))):
+        yield f"{units.array}/{array.metadata.encode_chunk_key(place)}"
+
+
+def faults(store: Place, units: Units) -> Iterator[tuple[str, str]]:
+    """Give the key of each write unit whose stored bytes are not those recorded, and what is wrong with it."""
+    for key, size, expected in zip(keys(store, units), units.sizes, units.sums, strict=True):
+        data = store.read(key)
+        if len(data or b"") != size:
+            wrong = "is missing" if data is None else f"has {len(data)} bytes, and {size} were written"
+            yield key, f"{key} {wrong}"
+        elif checksum(data or b"") != (expected if size else checksum(b"")):
+            yield key, f"{key} has another checksum than what was written"
 
 
 def is_intact(store: Place, units: Units) -> bool:

@@ -1,0 +1,147 @@
+"""How far a store is, and whether what was written is still what is there: from its records alone."""
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from pipeline.describe import size
+from pipeline.errors import OutputError
+from pipeline.storage import records, target
+from pipeline.storage.identity import digest
+from pipeline.storage.lock import Held, look
+from pipeline.storage.place import Place
+from pipeline.storage.records import Records, Units
+
+
+@dataclass(frozen=True)
+class Status:
+    """How far a run is. ``done`` and ``missing`` count write units of the maps; ``rate`` is tasks a second."""
+
+    store: str
+    state: str
+    """``running``, ``complete``, ``failed``, ``interrupted`` or ``dead``: its run ended without a word."""
+    images: int
+    done: int
+    missing: int
+    failed: int
+    """The tasks that failed in the latest run."""
+    rate: float | None
+    owner: str | None
+    """Who holds the store, or held it last."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the status as plain data."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.store}: {self.state}: {self.done} of {self.done + self.missing} write units done, "
+            f"{self.missing} missing, {self.failed} tasks failed; {self.images} images begun"
+        ]
+        if self.state == "running" and self.rate:
+            lines.append(f"  {self.rate:.1f} tasks a second")
+        if self.owner:
+            lines.append(f"  {'held by' if self.state == 'running' else 'last held by'} {self.owner}")
+        if self.state in ("failed", "interrupted", "dead"):
+            lines.append("  go on with 'haloflow run CONFIG --resume'")
+        return "\n".join(lines)
+
+
+def status(store: str, options: Mapping[str, Any] | None = None) -> Status:
+    """Return how far the run of a store is; raises `OutputError` where no run of ours has begun one there."""
+    place = Place.of(store, options)
+    held, found = _opened(place)
+    record = target.recorded(place) or {}
+    done, planned, images = _counted(found)
+    beat = held.beat if held else {}
+    return Status(
+        store=store,
+        state=_state(held, complete=bool(record.get("complete"))),
+        images=images,
+        done=done,
+        missing=max(0, planned - done),
+        failed=int(beat.get("failed", 0)),
+        rate=beat.get("rate"),
+        owner=str(held.owner) if held else None,
+    )
+
+
+def _state(held: Held | None, *, complete: bool) -> str:
+    if held and held.alive() is not False:
+        return "running"
+    if complete:
+        return "complete"
+    return str(held.beat.get("state", "dead")) if held and held.released else "dead"
+
+
+def _opened(place: Place) -> tuple[Held | None, Records]:
+    held, record = look(place), target.recorded(place)
+    if held is None and record is None:
+        raise OutputError(f"{place}: no run has begun a store there")
+    return held, records.read(place, digest((record or {}).get("identity", {})), doubt=False)
+
+
+def _counted(found: Records) -> tuple[int, int, int]:
+    """Return the write units that are recorded, those that are planned, and the images that were begun."""
+    planned: dict[str, tuple[tuple[int, int, int], int]] = {}
+    images = set()
+    for event in found.events:
+        if "image" in event:
+            images.add(event["image"])
+            planned |= {path: (tuple(counts), units) for path, (counts, units) in event["units"].items()}
+    recorded: defaultdict[str, list[Units]] = defaultdict(list)
+    for units in (u for tasks in found.tasks.values() for task in tasks for u in task):
+        recorded[units.array].append(units)
+    done = 0
+    for path, (counts, _) in planned.items():
+        made = np.zeros(counts, bool)
+        for units in recorded[path]:
+            made[units.box] = True
+        done += int(made.sum())
+    return done, sum(units for _, units in planned.values()), len(images)
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What a reading of everything that was written has found."""
+
+    store: str
+    units: int
+    bytes: int
+    faults: tuple[str, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether all is as it was written."""
+        return not self.faults
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the findings as plain data."""
+        return {**asdict(self), "faults": list(self.faults), "passed": self.passed}
+
+    def __str__(self) -> str:
+        verdict = "all as written" if self.passed else f"{len(self.faults)} NOT as written"
+        lines = [f"{self.store}: {self.units} write units, {size(self.bytes)} read again: {verdict}"]
+        return "\n".join([*lines, *self.faults])
+
+
+def check(store: Place) -> Checked:
+    """Read all that a store's records name, and hold it against their checksums.
+
+    Raises `OutputError` where no run of ours has begun a store there.
+    """
+    _, found = _opened(store)
+    count = total = 0
+    faults: dict[str, str] = {}
+    good: set[str] = set()
+    for units in (u for tasks in found.tasks.values() for task in tasks for u in task):
+        wrong = dict(records.faults(store, units))
+        count, total = count + len(units.sizes), total + sum(units.sizes)
+        good |= set(records.keys(store, units)) - wrong.keys()
+        faults |= wrong
+    # A unit that was written twice is as it should be where one of its records says so.
+    told = tuple(text for key, text in faults.items() if key not in good)
+    return Checked(str(store), count, total, told)
