@@ -13,6 +13,7 @@ from typing import NoReturn
 import click
 
 from pipeline.commands.export import export
+from pipeline.commands.features import features
 from pipeline.commands.ingest import ingest
 from pipeline.commands.plan import plan, schema, validate
 from pipeline.commands.run import run
@@ -35,6 +36,7 @@ for _verb in (
     plan,
     validate,
     schema,
+    features,
     ingest,
     export,
     status,

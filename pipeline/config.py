@@ -22,7 +22,7 @@ from pydantic_core import ErrorDetails
 
 from pipeline.document import MAX_BYTES, Document, Path, assign, parse
 from pipeline.errors import ConfigError
-from pipeline.features import FeatureSpec, spec_of
+from pipeline.features import FeatureSpec, family, spec_of
 from pipeline.layers import LAYERS, Layer
 from pipeline.layers.base import Finite, Names, as_tuple
 from pipeline.sections import Compression, Output, Section
@@ -76,8 +76,10 @@ def read(source: str | FilePath | Mapping[str, Any], settings: Iterable[str] = (
     except ValidationError as error:
         told = dict.fromkeys(_tell(document, detail) for detail in _root_causes(error.errors()))
         raise ConfigError("\n".join(told)) from None
-    _check_names(config, document)
-    return config, document
+    families = {name: family(name, spec) for name, spec in config.features.items()}
+    _check_names(config, families, document)
+    layers = tuple(layer.naming(families) for layer in config.layers)
+    return config.model_copy(update={"layers": layers}), document
 
 
 def _load(path: FilePath) -> Document:
@@ -100,14 +102,26 @@ def nearest(name: str, valid: Iterable[str]) -> str:
     return f"{hint}(valid: {', '.join(names) or 'none'})"
 
 
-def _check_names(config: Config, document: Document) -> None:
+def _check_names(config: Config, families: Mapping[str, tuple[str, ...]], document: Document) -> None:
     names = layer_names(config.layers)
-    wrong = []
+    members = [member for members in families.values() for member in members]
+    wrong = [
+        f"{document.where(('features', name))}: the name '{name}' is that of a member of the family '{other}'"
+        for name in families
+        for other, its in families.items()
+        if other != name and name in its
+    ]
     for place, layer in enumerate(config.layers):
-        for feature in layer.uses:
-            if feature not in config.features:
-                at = document.where(("layers", place, "features"))
-                wrong.append(f"{at}: there is no feature '{feature}'; {nearest(feature, config.features)}")
+        unknown = [name for name in layer.uses if name not in families and name not in members]
+        for feature in unknown:
+            at = document.where(("layers", place, "features"))
+            valid = [*families, *families.get(feature.split("/")[0], ())]
+            wrong.append(f"{at}: there is no feature '{feature}'; {nearest(feature, valid)}")
+        if not unknown:
+            try:
+                layer.naming(families)
+            except ValueError as error:
+                wrong.append(f"{document.where(('layers', place))}: {error}")
         if names[place] in names[:place]:
             at = document.where(("layers", place))
             wrong.append(f"{at}: the name '{names[place]}' is taken by an earlier layer")

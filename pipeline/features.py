@@ -1,5 +1,6 @@
 """Named features: from what the config says to small arrays of (y, x) or (channel, y, x)."""
 
+import math
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from pipeline.errors import FeatureError
+from pipeline.generated import LARGEST, Generated, Spec, copies, draw
 from pipeline.layers.base import Positive
 from pipeline.pixels import PixelScale, stored_dtype
 
@@ -26,24 +28,38 @@ Crop = Callable[["CropSpec"], NDArray[np.float64]]
 """Reads a crop of an image as map values (channel, y, x)."""
 
 
-class _Spec(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+class Picture(Spec):
+    """A picture, where more is said of it: '#' is 1, '.' is -1, '0' is 0."""
+
+    picture: str
+
+    @property
+    def around(self) -> float:
+        """A picture stands on −1."""
+        return _SIGNS["."]
 
 
-class Rows(_Spec):
+class Rows(Spec):
     """Numbers: rows of (y, x), or a list of such for each channel."""
 
     rows: list[Any] = Field(min_length=1)
 
+    @property
+    def around(self) -> float:
+        """Weights beyond a filter's own are 0."""
+        return 0.0
 
-class File(_Spec):
+
+class File(Spec):
     """A ``.npy`` file (its numbers as they are) or an image file (black is −1, white is +1)."""
 
     file: str
 
 
-class CropSpec(_Spec):
+class CropSpec(BaseModel):
     """A rectangle of an image, in its pixels."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     image: str
     y: Annotated[int, Field(ge=0)]
@@ -58,32 +74,40 @@ class CropSpec(_Spec):
         return self
 
 
-class CropOf(_Spec):
+class CropOf(Spec):
     """A feature cut from an image."""
 
     crop: CropSpec
 
 
-_SPECS: dict[str, type[_Spec]] = {"rows": Rows, "file": File, "crop": CropOf}
+_SPECS: dict[str, type[Spec]] = {
+    "picture": Picture,
+    "rows": Rows,
+    "file": File,
+    "crop": CropOf,
+    "generate": Generated,
+}
 
 
 def _form(value: Any) -> str | None:
     if isinstance(value, str):
-        return "picture"
+        return "(picture)"
     if isinstance(value, dict):
         return next((key for key in _SPECS if key in value), None)
     return next((key for key, spec in _SPECS.items() if isinstance(value, spec)), None)
 
 
 FeatureSpec = Annotated[
-    Annotated[str, Tag("picture"), Field(description="a picture: '#' is 1, '.' is -1, '0' is 0")]
+    Annotated[str, Tag("(picture)"), Field(description="a picture: '#' is 1, '.' is -1, '0' is 0")]
+    | Annotated[Picture, Tag("picture")]
     | Annotated[Rows, Tag("rows")]
     | Annotated[File, Tag("file")]
-    | Annotated[CropOf, Tag("crop")],
+    | Annotated[CropOf, Tag("crop")]
+    | Annotated[Generated, Tag("generate")],
     Discriminator(
         _form,
         custom_error_type="feature_form",
-        custom_error_message="expected a picture of '#', '.' and '0', or one of the keys rows, file, crop",
+        custom_error_message="expected a picture of '#', '.' and '0', or one of the keys rows, file, crop, generate",
     ),
 ]
 
@@ -93,10 +117,57 @@ def spec_of(value: Any) -> type[BaseModel] | None:
     return _SPECS.get(_form(value) or "")
 
 
-def make(name: str, spec: FeatureSpec, crop: Crop) -> NDArray[np.float64]:
-    """Return the values of a feature; raises `FeatureError` naming it where that cannot be done."""
+def family(name: str, spec: FeatureSpec) -> tuple[str, ...]:
+    """Return the names that a feature stands for: its own, or those of its members where it is a family.
+
+    >>> family("spot", "#"), family("bank", Generated(generate="sobel"))
+    (('spot',), ('bank/0', 'bank/1'))
+    """
+    if isinstance(spec, str):
+        return (name,)
+    if spec.members is None and spec.rotate is None and spec.scale is None:
+        return (name,)
+    count = (spec.members or 1) * (spec.rotate or 1) * len(spec.scale or (1,))
+    return tuple(f"{name}/{member}" for member in range(count))
+
+
+def make_all(name: str, spec: FeatureSpec, crop: Crop) -> dict[str, NDArray[np.float64]]:
+    """Return a feature's values by its name, or a family's by the names of its members.
+
+    Raises `FeatureError` naming the feature where it cannot be made or is too large.
+    """
+    names = family(name, spec)
+    if isinstance(spec, Generated):
+        _refuse_crowd(name, (spec.size or 1) ** 2, spec.members or 1)
+    members = draw(spec) if isinstance(spec, Generated) else [make(name, spec, crop)]
+    if not isinstance(spec, str) and (spec.rotate is not None or spec.scale is not None):
+        scales = spec.scale or (1.0,)
+        height, width = members[0].shape[-2:]
+        longest = max(scales) * math.hypot(height, width)
+        if longest > LARGEST:
+            raise FeatureError(
+                f"feature '{name}': is {height} × {width}; turned and scaled it would take up to {math.ceil(longest)} "
+                f"pixels in height and width, at most {LARGEST} are possible"
+            )
+        _refuse_crowd(name, math.ceil(longest) ** 2 * (members[0].size // (height * width)), len(names))
+        members = [copy for values in members for copy in copies(values, spec.rotate or 1, scales, spec.around)]
+    return dict(zip(names, members, strict=True))
+
+
+def _refuse_crowd(name: str, pixels: int, count: int) -> None:
+    if pixels * count > MAX_PIXELS:
+        raise FeatureError(
+            f"feature '{name}': its {count} members of {pixels} values are too many for a family; at most {MAX_PIXELS} "
+            "values are possible"
+        )
+
+
+def make(name: str, spec: str | Picture | Rows | File | CropOf, crop: Crop) -> NDArray[np.float64]:
+    """Return the values of a feature that no formula makes; raises `FeatureError` naming it where that fails."""
     if isinstance(spec, str):
         values = _picture(name, spec)
+    elif isinstance(spec, Picture):
+        values = _picture(name, spec.picture)
     elif isinstance(spec, Rows):
         values = _rows(name, spec)
     elif isinstance(spec, File):

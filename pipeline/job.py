@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pipeline.config import Config, nearest, read
 from pipeline.errors import FeatureError, InputError, StackError
 from pipeline.execute.lazy import stack_lazily
-from pipeline.features import CropOf, CropSpec, File, make
+from pipeline.features import CropOf, CropSpec, File, make_all
 from pipeline.geometry import Interval
 from pipeline.pixels import Encoding, PixelScale, stored_dtype
 from pipeline.planning import OutputSpec
@@ -113,10 +113,10 @@ def load(
     """
     checked, document = read(config, settings)
     options = dict(storage_options or {})
-    features = {}
+    features = dict[str, NDArray[np.float64]]()
     for name, spec in checked.features.items():
         try:
-            features[name] = make(name, spec, lambda crop, name=name: _crop(name, crop, checked, options))  # type: ignore[misc]
+            features |= make_all(name, spec, lambda crop, name=name: _crop(name, crop, checked, options))  # type: ignore[misc]
         except FeatureError as error:
             raise FeatureError(f"{document.where(('features', name))}: {error}") from None
     layers = Stack(checked.layers, features)

@@ -27,7 +27,7 @@ output:
 """
 
 CONVOLUTION_KEYS = "bias, boundary, channels, dilation, features, fill, match, name, padding, stride, type"
-KINDS = "convolution, normalise, pool, relu"
+KINDS = "abs, clip, convolution, leaky_relu, normalise, pool, relu, sigmoid, softmax, tanh, threshold"
 PAIR = "expected a whole number, or a pair of them for y and x; found"
 
 
@@ -56,7 +56,7 @@ UNKNOWN_KEYS = [
     ("name: small", "zzzzz: 1",
      ("8: layers[1].zzzzz: unknown key; "
       "(valid: name, op, partial, stride, type, window)")),
-    ("[3, 4]]", "[3, 4]], cols: 1", "4: features.edge.cols: unknown key; (valid: rows)"),
+    ("[3, 4]]", "[3, 4]], cols: 1", "4: features.edge.cols: unknown key; (valid: rotate, rows, scale)"),
     ("rows: [[1, 2], [3, 4]]", "crop: {image: a, y: 0, x: 0, height: 2, widht: 2, width: 2}",
      "4: features.edge.crop.widht: unknown key; did you mean 'width'? (valid: height, image, width, x, y)"),
 ]  # fmt: skip
@@ -79,7 +79,7 @@ NAMES = [
       "did you mean 'float16'? (valid: float16, float32, int16, int8, uint16, uint8)")),
     ("rows: [[1, 2], [3, 4]]", "row: [[1]]",
 
-     ("4: features.edge: expected a picture of '#', '.' and '0', or one of the keys rows, file, crop; "
+     ("4: features.edge: expected a picture of '#', '.' and '0', or one of the keys rows, file, crop, generate; "
       "found {'row': [[1]]}")),
 ]  # fmt: skip
 

@@ -14,6 +14,7 @@ ORDER = [
     {"compiled", "patches"},
     {"grid", "operation", "pixels"},
     {"layers", "kernels"},
+    {"generated"},
     {"features", "sections", "stack"},
     {"config", "forecast", "describe"},
     {"storage"},
@@ -26,7 +27,7 @@ ORDER = [
     {"execute"},
     {"job", "inspection", "status"},
     {"api", "levels"},
-    {"verification"},
+    {"verification", "sheet"},
     {"commands"},
     {"cli"},
 ]

@@ -81,6 +81,11 @@ class Layer(BaseModel, ABC):
         """The names of the features this layer needs."""
         return ()
 
+    def naming(self, families: Mapping[str, tuple[str, ...]]) -> "Layer":
+        """Return the layer with each family it names replaced by its members; raises `ValueError` for a wrong count."""
+        del families
+        return self
+
     @abstractmethod
     def bind(self, name: str, maps: tuple[str, ...], features: Mapping[str, NDArray[np.float64]]) -> Operation:
         """Return the operation for an input of the named maps; raises `StackError` where the two do not fit."""

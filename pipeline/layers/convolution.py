@@ -40,14 +40,19 @@ class Convolution(Layer):
             raise ValueError("boundary and fill have no effect without 'padding: same'")
         if self.boundary != "constant" and "fill" in self.model_fields_set:
             raise ValueError("fill has no effect unless boundary is 'constant'")
-        if isinstance(self.bias, tuple) and len(self.bias) != len(self.features):
-            raise ValueError(f"bias has {len(self.bias)} numbers for {len(self.features)} features")
         return self
 
     @property
     def uses(self) -> tuple[str, ...]:
         """The features' names."""
         return self.features
+
+    def naming(self, families: Mapping[str, tuple[str, ...]]) -> Layer:
+        """Return the layer with all members of each family; raises `ValueError` where it has fewer or more biases."""
+        members = tuple(member for name in self.features for member in families.get(name, (name,)))
+        if isinstance(self.bias, tuple) and len(self.bias) != len(members):
+            raise ValueError(f"bias has {len(self.bias)} numbers for {len(members)} features")
+        return self.model_copy(update={"features": members})
 
     def bind(self, name: str, maps: tuple[str, ...], features: Mapping[str, NDArray[np.float64]]) -> Operation:
         """Return the operation; its weights are (feature, channel, y, x)."""
