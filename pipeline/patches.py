@@ -10,6 +10,7 @@ its bits do not depend on the block; and a window of k pixels takes about 2·log
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.compiled.spread import spread_under
 from pipeline.geometry import Window
 
 FLAT = 2.0**-21
@@ -37,18 +38,17 @@ def deviation(block: NDArray[np.floating], depth: int, windows: tuple[Window, Wi
     -------
     (c / depth, y', x') float64; NaN where a pixel under the window is NaN or infinite.
     """
-    means: Wide = block.astype(np.float64)
-    spreads: Wide = np.zeros_like(means)
     y, x = windows
-    means, spreads = _along_rows(means, spreads, x, 1)
-    turned = _along_rows(means.swapaxes(1, 2), spreads.swapaxes(1, 2), y, x.size)
-    means, spreads = (part.swapaxes(1, 2) for part in turned)
+    rows, columns = ((n - w.span) // w.stride + 1 for n, w in zip(block.shape[1:], windows, strict=True))
+    means, spreads = np.empty((2, len(block), rows, columns))
+    tables = ((w.size, w.stride, w.dilation) for w in (y, x))
+    spread_under(block.astype(np.float64), *tables, means, spreads)
     count = y.size * x.size
-    groups = [part.reshape(-1, depth, *part.shape[1:]) for part in (means, spreads)]
+    groups = [part.reshape(-1, depth, rows, columns) for part in (means, spreads)]
     means, spreads = (group[:, 0] for group in groups)
     for channel in range(1, depth):
-        other = [group[:, channel] for group in groups]
-        means, spreads = _joined(means, spreads, channel * count, other[0], other[1], count)
+        mean, spread = (group[:, channel] for group in groups)
+        means, spreads = _joined(means, spreads, channel * count, mean, spread, count)
     found: Wide = np.sqrt(spreads / (count * depth))
     # The root mean square is between the magnitude of the mean and that and the deviation together.
     found[np.isinf(found)] = np.nan
@@ -66,37 +66,6 @@ def _joined(mean: Wide, spread: Wide, count: int, mean2: Wide, spread2: Wide, co
     apart += spread
     apart += spread2
     return together, apart
-
-
-def _along_rows(means: Wide, spreads: Wide, window: Window, each: int) -> tuple[Wide, Wide]:
-    """Return the means and squared deviations under a window along the last axis.
-
-    Windows of 1, 2, 4, … taps are made at every pixel; those that the binary digits of the window's size name are
-    joined, the smallest first. A tap stands for ``each`` pixels.
-    """
-    power, size = (means, spreads), 1
-    found: tuple[Wide, Wide] | None = None
-    done = 0
-    while True:
-        if window.size & size:
-            found = _beside(found, done, power, size, window.dilation, each) if found else power
-            done += size
-        if 2 * size > window.size:
-            break
-        power, size = _beside(power, size, power, size, window.dilation, each), 2 * size
-    kept = slice(None, None, window.stride)
-    return (found or power)[0][..., kept], (found or power)[1][..., kept]
-
-
-def _beside(
-    first: tuple[Wide, Wide], count: int, second: tuple[Wide, Wide], count2: int, dilation: int, each: int
-) -> tuple[Wide, Wide]:
-    """Join windows of ``count`` taps with the windows of ``count2`` taps that follow them."""
-    shift = count * dilation
-    length = min(first[0].shape[-1], second[0].shape[-1] - shift)
-    mean, spread = (part[..., :length] for part in first)
-    mean2, spread2 = (part[..., shift : shift + length] for part in second)
-    return _joined(mean, spread, count * each, mean2, spread2, count2 * each)
 
 
 def score(sums: NDArray[np.floating], deviations: Wide, bias: Wide) -> NDArray[np.floating]:

@@ -11,7 +11,8 @@ PACKAGE = ROOT / "pipeline"
 ORDER = [
     {"errors"},
     {"geometry", "document"},
-    {"compiled", "patches"},
+    {"compiled"},
+    {"patches"},
     {"grid", "operation", "pixels"},
     {"layers", "kernels"},
     {"generated"},

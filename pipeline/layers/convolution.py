@@ -90,7 +90,7 @@ class Convolution(Layer):
             fill=self.fill,
             arrays={"weights": weights, "bias": bias},
             options={"divisor": depth * height * width if self.match == "mean" else 1},
-            work=(2 if ncc else 1) * weights.size * repeats,  # it sums in float64
+            work=weights.size * repeats + (60 * len(maps) if ncc else 0),  # deviations of patches, whatever their size
             bound=1 + float(np.abs(bias).max()) if ncc else None,
             subject=f"feature '{self.features[0]}'",
         )
