@@ -167,7 +167,7 @@ BROKEN = [
     (["--set", "output.store=there", "--overwrite"], "output.store", "was not made by haloflow"),
     (["--memory", "200MB"], "a worker holds 256.0 MiB before it has a single pixel", "--memory"),
     (["--memory", "much"], "memory 'much'", "such as 2GB"),
-    (["--kernel", "cuda"], "kernel 'cuda'", "there are fft, numba, numpy, onnxruntime"),
+    (["--kernel", "cuda"], "kernel 'cuda'", "there are fft, ncc, numba, numpy, onnxruntime"),
     (["--cluster", "tcp://127.0.0.1:9"], "--cluster tcp://127.0.0.1:9", "no scheduler answers"),
     (["--cluster", "slurm"], "--cluster slurm", "expected local, threads, serial"),
 ]

@@ -156,7 +156,7 @@ def test_a_forced_kernel_is_taken_or_numpy_with_the_reason():
 
 def test_an_unknown_kernel_is_refused_with_the_names_there_are():
     with pytest.raises(
-        PlanError, match="kernel 'cuda': there is no such kernel; there are fft, numba, numpy, onnxruntime"
+        PlanError, match="kernel 'cuda': there is no such kernel; there are fft, ncc, numba, numpy, onnxruntime"
     ):
         choose(OPERATIONS["relu"], "cuda")
 
