@@ -1,7 +1,8 @@
 """Plan a job and run a plan."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import psutil
 
@@ -18,7 +19,12 @@ from pipeline.storage.place import Place
 __all__ = ["Report", "plan", "run"]
 
 
-def plan(job: Job, memory: str | int | None = None, kernel: str | None = None) -> Plan:
+def plan(
+    job: Job,
+    memory: str | int | None = None,
+    kernel: str | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+) -> Plan:
     """Plan a job: open its images, choose kernels, tasks and tiles, forecast memory and time. Nothing is written.
 
     Parameters
@@ -29,12 +35,18 @@ def plan(job: Job, memory: str | int | None = None, kernel: str | None = None) -
         What one worker may hold, in bytes or as in "2GB"; by default the machine's memory shared by its cores.
     kernel
         Force a kernel backend by name.
+    storage_options
+        What opens the URLs of inputs and output, such as keys and endpoints, in place of those the job was loaded with.
+        They go to the workers, and are written nowhere.
 
     Raises
     ------
     HaloflowError
-        An `InputError`, `StackError` or `PlanError` that names the image and what does not fit.
+        A `PlaceError` where a place cannot be reached; an `InputError`, `StackError` or `PlanError` that names the
+        image and what does not fit.
     """
+    if storage_options is not None:
+        job = job.opened_with(storage_options)
     limit = psutil.virtual_memory().total // (os.cpu_count() or 1) if memory is None else parse_size(memory)
     sources = open_images(job.config.input.images, job.config.input.level, job.options)
     images = tuple(

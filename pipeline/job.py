@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +94,11 @@ class Job:
         crops = [spec.crop.image for spec in self.config.features.values() if isinstance(spec, CropOf)]
         files = [spec.file for spec in self.config.features.values() if isinstance(spec, File)]
         return tuple(Place.of(text, self.options) for text in (*crops, *files))
+
+    def opened_with(self, options: Mapping[str, Any]) -> "Job":
+        """Return this job with other storage options."""
+        store = Place.of(str(self.output.store), options)
+        return replace(self, options=dict(options), output=replace(self.output, store=store))
 
     def scale(self, dtype: str) -> PixelScale:
         """Return what pixel values of a type mean in this job."""

@@ -2,12 +2,16 @@
 # ruff: noqa: PLC0415
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
+
+VARIABLE = "HALOFLOW_STORAGE_OPTIONS"
+"""The environment variable that holds storage options, as a JSON object (said here, too, for a fast ``--help``)."""
 
 if TYPE_CHECKING:
     from pipeline.job import Job
@@ -30,6 +34,14 @@ def options(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]
         "resume": click.option(
             "--resume", is_flag=True, help="Go on with what an earlier run made: do only what it has no record of."
         ),
+        "storage": click.option(
+            "--storage-option",
+            multiple=True,
+            metavar="KEY=VALUE",
+            expose_value=False,
+            callback=_offer,
+            help="What opens a bucket, such as anon=true or profile=NAME; written nowhere.",
+        ),
         "overwrite": click.option("--overwrite", is_flag=True, help="Replace what an earlier run made."),
     }
 
@@ -39,6 +51,41 @@ def options(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]
         return command
 
     return decorate
+
+
+def _offer(context: click.Context, parameter: click.Parameter, options: tuple[str, ...]) -> None:
+    """Let storage options stand in the environment as long as a command lasts, before those that stand there."""
+    del parameter
+    given: dict[str, Any] = {}
+    for option in options:
+        name, equals, text = option.partition("=")
+        if not name or not equals:
+            raise click.UsageError("--storage-option: expected KEY=VALUE, such as anon=true")  # its value may be secret
+        *above, last = name.split(".")
+        place = given
+        for part in above:
+            place = place.setdefault(part, {})
+        place[last] = {"true": True, "false": False}.get(text, text)
+    if given:
+        context.with_resource(_environment(given))
+
+
+@contextmanager
+def _environment(options: dict[str, Any]) -> Iterator[None]:
+    before = os.environ.get(VARIABLE)
+    try:
+        outer = json.loads(before or "{}")
+    except ValueError:
+        outer = None
+    if not isinstance(outer, dict):
+        raise click.UsageError(f"{VARIABLE}: expected a JSON object")
+    os.environ[VARIABLE] = json.dumps({**outer, **options})
+    try:
+        yield
+    finally:
+        os.environ.pop(VARIABLE)
+        if before is not None:
+            os.environ[VARIABLE] = before
 
 
 def load(config: str, settings: tuple[str, ...]) -> "Job":

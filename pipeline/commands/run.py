@@ -19,7 +19,7 @@ from pipeline.errors import RunError
     help="Where to run: a process a worker, threads, one task after another, or a Dask scheduler.",
 )
 @click.option("--workers", type=click.IntRange(1), help="How many workers. [default: one a core]")
-@options("memory", "kernel", "resume", "overwrite", "set", "json", "quiet")
+@options("memory", "kernel", "resume", "overwrite", "set", "storage", "json", "quiet")
 def run(
     config: str,
     cluster: str,

@@ -13,6 +13,7 @@ import zarr
 from pipeline.errors import HaloflowError, InputError
 from pipeline.pixels import stored_dtype
 from pipeline.storage.geo import read_geo
+from pipeline.storage.globs import is_pattern, matches
 from pipeline.storage.identity import digest
 from pipeline.storage.ome import is_image, read_level
 from pipeline.storage.place import Place, Where
@@ -30,7 +31,14 @@ def find(patterns: Sequence[str], options: Mapping[str, Any] | None = None) -> l
     """Return the places that the user's paths and globs name; raises `InputError` where one names nothing."""
     paths: list[str] = []
     for pattern in patterns:
-        if not (place := Place.of(pattern, options)).is_local or place.exists():
+        place = Place.of(pattern, options)
+        if is_pattern(place):
+            found = [str(match) for match in matches(place)]
+            if not found:
+                raise InputError(f"{pattern}: there is no such image")
+            paths += found
+            continue
+        if not place.is_local or place.exists():
             paths.append(pattern)
             continue
         found = sorted(glob.iglob(pattern, recursive=True)) if glob.has_magic(pattern) else []  # noqa: PTH207 - absolute too
@@ -78,7 +86,7 @@ def digest_of(source: Source, place: Place) -> str:
 
 def _open_image(place: Place, level: int) -> Source:
     path = str(place)
-    if not place.exists():
+    if place.is_local and not place.exists():
         raise InputError(f"{path}: there is no such image")
     if place.is_local and not place.path.is_dir():
         raise InputError(f"{path}: is not a Zarr image; turn it into one with 'haloflow ingest {path} NAME.zarr'")
@@ -100,6 +108,8 @@ def _open(place: Place) -> tuple[Any, dict[str, Any]]:
     except HaloflowError:
         raise
     except Exception as error:  # noqa: BLE001 - whatever a damaged or hostile store makes zarr raise
+        if isinstance(error, FileNotFoundError) and not place.is_local:
+            raise InputError(f"{place}: there is no such image") from None
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{place}: is not a Zarr image, or its metadata is damaged: {reason}") from None
 

@@ -19,7 +19,7 @@ from zarr.storage import StorePath
 
 from pipeline.errors import PlaceError
 from pipeline.storage.chunkfiles import get, put
-from pipeline.storage.remote import READ_ONLY, SCHEMES, connect, put_new
+from pipeline.storage.remote import NOT_LISTED, READ_ONLY, SCHEMES, connect
 
 VARIABLE = "HALOFLOW_STORAGE_OPTIONS"
 """The environment variable that holds storage options, as a JSON object."""
@@ -100,6 +100,16 @@ class Place:
         return f"{self}/".startswith(f"{str(other).rstrip('/')}/")
 
     @property
+    def is_listed(self) -> bool:
+        """Whether it can be asked what is there."""
+        return self.scheme not in NOT_LISTED
+
+    @property
+    def top(self) -> "Place":
+        """The whole bucket, server or file that this place is in; of a local place itself."""
+        return replace(self, key="")
+
+    @property
     def path(self) -> Path:
         """The path of a local place."""
         return Path(self.root)
@@ -159,7 +169,7 @@ class Place:
                 partial.unlink()
             return True
         self._check_writable()
-        return sync(put_new(self._store, (self / key).key, data))
+        return bool(sync(self._store.create((self / key).key, default_buffer_prototype().buffer.from_bytes(data))))
 
     def list(self, folder: str = "") -> Iterator[str]:
         """Give all keys below a folder, each as seen from this place, in no order; elsewhere than here in one request.
@@ -171,6 +181,10 @@ class Place:
                 yield from ((Path(above) / name).relative_to(self.path).as_posix() for name in names)
             return
         yield from sync(self._list(folder))
+
+    def names(self) -> Sequence[str]:
+        """Return the names directly below a place that is not local, each once, in no order; in one request."""
+        return sync(self._names())
 
     def delete(self, key: str = "") -> None:
         """Delete a key, and all that lies below it; of nothing there is nothing to do."""
@@ -194,6 +208,9 @@ class Place:
     async def _list(self, folder: str) -> Sequence[str]:
         mine, below = (f"{place.key}/" if place.key else "" for place in (self, self / folder))
         return [key.removeprefix(mine) async for key in self._store.list_prefix(below)]
+
+    async def _names(self) -> Sequence[str]:
+        return [name.rstrip("/") async for name in self._store.list_dir(f"{self.key}/" if self.key else "")]
 
     def _partial(self, key: str, data: bytes) -> Path:
         """Write a file under a name of its own beside its target, and return it."""

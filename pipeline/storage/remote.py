@@ -1,69 +1,189 @@
 """Stores that are not folders: zip files, buckets, servers, memory. Each is opened once a process."""
 
+import atexit
 import json
+from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path
+from threading import Lock
 from typing import Any
+from urllib.parse import urljoin, urlsplit
 
-from zarr.core.buffer import default_buffer_prototype
+from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, SuffixByteRequest
+from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.core.sync import sync
-from zarr.storage import FsspecStore, MemoryStore, ZipStore
+from zarr.storage import FsspecStore, MemoryStore, ObjectStore, ZipStore
 
 from pipeline.errors import PlaceError
+from pipeline.storage.patient import ATTEMPTS, DEADLINE, STALL, Patient
 
 SCHEMES = ("s3", "gs", "https", "http", "memory")
 """The URLs that can be used; others are refused before anything is read."""
 
 READ_ONLY = ("zip", "https", "http")
 
+NOT_LISTED = ("https", "http")
+"""What cannot be listed: a page of links names what it likes."""
+
 EXTRAS = {"s3": "s3", "gs": "gs", "https": "http", "http": "http"}
 """The extra of the distribution that carries what a scheme needs."""
 
+BACKEND = "backend"
+"""The storage option that chooses who speaks to buckets and servers: fsspec (the default) or obstore."""
 
-_MEMORY: dict[str, MemoryStore] = {}
-"""What this process holds under each ``memory://`` name."""
+_opened: dict[tuple[str, str, str], Any] = {}
+_lock = Lock()
 
 
 def connect(scheme: str, root: str, options: str) -> Any:
     """Return the zarr store of a place's root; ``options`` is a JSON object. Raises `PlaceError` where it cannot."""
     if scheme == "zip":
         return _zip(root, Path(root).stat().st_mtime_ns)
-    if scheme == "memory":
-        return _MEMORY.setdefault(root, MemoryStore())
-    try:
-        return _fsspec(scheme, root, options)
-    except ImportError:
-        extra = EXTRAS[scheme]
-        raise PlaceError(f"{root}: needs packages that are not installed: pip install 'haloflow[{extra}]'") from None
+    with _lock:
+        found = _opened.get((scheme, root, options))
+        if found is None:
+            found = _opened[scheme, root, options] = _Memory() if scheme == "memory" else _open(scheme, root, options)
+    return found
 
 
 @lru_cache(maxsize=8)
 def _zip(root: str, changed: int) -> Any:
     del changed  # a file that is replaced is opened anew
-    return sync(ZipStore.open(root, mode="r"))
+    try:
+        return sync(ZipStore.open(root, mode="r"))
+    except Exception as error:  # noqa: BLE001 - whatever a damaged archive makes zipfile raise
+        raise PlaceError(f"{root}: is not a zip file, or is damaged: {error}") from None
 
 
-@lru_cache(maxsize=64)
-def _fsspec(scheme: str, root: str, said: str) -> Any:
+def _open(scheme: str, root: str, said: str) -> Patient:
+    options = json.loads(said)
+    backend = options.pop(BACKEND, "fsspec")
+    if backend not in ("fsspec", "obstore"):
+        raise PlaceError(f"storage option {BACKEND}: {backend!r} is none; expected fsspec or obstore")
+    secrets = tuple(sorted(_texts(options), key=len, reverse=True))
+    try:
+        if backend == "obstore":
+            return Patient(_obstore(root, options), root, secrets)
+        return Patient(_fsspec(scheme, root, options), root, secrets, retry=scheme in ("http", "https"))
+    except ImportError:
+        extra = "obstore" if backend == "obstore" else EXTRAS[scheme]
+        raise PlaceError(f"{root}: needs packages that are not installed: pip install 'haloflow[{extra}]'") from None
+    except Exception as error:  # noqa: BLE001 - whatever a client makes of options it does not know
+        names = ", ".join(sorted(options)) or "none"
+        raise PlaceError(
+            f"{root}: {backend} takes no such storage options ({type(error).__name__}); given: {names}"
+        ) from None
+
+
+def _texts(value: Any) -> set[str]:
+    """Return the texts in storage options that may be secrets: all but short words such as a region's part."""
+    if isinstance(value, dict | list):
+        return set().union(*(_texts(v) for v in (value.values() if isinstance(value, dict) else value)))
+    return {value} if isinstance(value, str) and len(value) > 7 and "://" not in value else set()
+
+
+class _Memory(MemoryStore):
+    """In this process alone; changed in one thread only, zarr's own."""
+
+    async def create(self, key: str, value: Buffer) -> bool:
+        if key in self._store_dict:
+            return False
+        await self.set(key, value)
+        return True
+
+
+class _Fsspec(FsspecStore):
+    async def create(self, key: str, value: Buffer) -> bool:
+        try:
+            # The asynchronous side of fsspec's interface.
+            await self.fs._pipe_file(f"{self.path}/{key}", value.to_bytes(), mode="create")  # noqa: SLF001
+        except FileExistsError:
+            return False
+        return True
+
+
+class _Obstore(ObjectStore[Any]):
+    async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
+        import obstore  # noqa: PLC0415 - an extra
+
+        asked: Any = None
+        match byte_range:
+            case RangeByteRequest():
+                asked = (byte_range.start, byte_range.end)
+            case OffsetByteRequest():
+                asked = {"offset": byte_range.offset}
+            case SuffixByteRequest():
+                asked = {"suffix": byte_range.suffix}
+        answer = await obstore.get_async(self.store, key, options={"range": asked} if asked else None)
+        return prototype.buffer.from_bytes(memoryview(await answer.bytes_async()))
+
+    async def create(self, key: str, value: Buffer) -> bool:
+        import obstore  # noqa: PLC0415 - an extra
+
+        try:
+            await obstore.put_async(self.store, key, value.to_bytes(), mode="create", use_multipart=False)
+        except obstore.exceptions.AlreadyExistsError:
+            return False
+        return True
+
+
+def _fsspec(scheme: str, root: str, options: dict[str, Any]) -> _Fsspec:
     import fsspec  # noqa: PLC0415 - an extra
 
-    options = json.loads(said)
+    path = root.partition("://")[2]
     if scheme == "s3":
-        # One request an object: s3fs asks for the size first where it may read in parts.
-        options = {"max_concurrency": 1, "use_listings_cache": False, **options}
-    fs = fsspec.filesystem(scheme, asynchronous=True, **options)
-    return FsspecStore(fs, path=root if scheme in ("https", "http") else root.partition("://")[2])
+        patience = {
+            "connect_timeout": 5,
+            "read_timeout": STALL,
+            "retries": {"mode": "standard", "total_max_attempts": ATTEMPTS},
+        }
+        options = {
+            "max_concurrency": 1,  # else the size of each object is asked for before it is read
+            "use_listings_cache": False,
+            **options,
+            "config_kwargs": {**patience, **options.get("config_kwargs", {})},
+        }
+    elif scheme in ("https", "http"):
+        path, options = root, {**options, "get_client": _session}
+    fs = fsspec.filesystem(scheme, asynchronous=True, skip_instance_cache=True, **options)
+    if scheme == "s3":
+        fs.retries = 3  # of bodies that were cut short, and each of these with botocore's own
+    return _Fsspec(fs, path=path, allowed_exceptions=())
 
 
-async def put_new(store: Any, key: str, data: bytes) -> bool:
-    """Write an object that is not there yet, and say whether it was not."""
-    if isinstance(store, MemoryStore):  # which is changed in one thread only, zarr's own
-        if await store.exists(key):
-            return False
-        await store.set(key, default_buffer_prototype().buffer.from_bytes(data))
-        return True
-    try:
-        await store.fs._pipe_file(f"{store.path}/{key}", data, mode="create")  # noqa: SLF001 - fsspec's interface
-    except FileExistsError:
-        return False
-    return True
+async def _session(**options: Any) -> Any:
+    """Return a web client that follows a redirection to the same host only: another is a place the user never named."""
+    import aiohttp  # noqa: PLC0415 - an extra
+
+    async def check(session: Any, context: Any, params: aiohttp.TraceRequestRedirectParams) -> None:
+        del session, context
+        to = urlsplit(urljoin(str(params.url), params.response.headers.get("Location", "")))
+        if to.hostname != params.url.host or to.scheme not in (params.url.scheme, "https"):
+            raise PlaceError(
+                f"{params.url.origin()}: leads on to {to.hostname}; name that place instead, if you trust it"
+            )
+
+    tracing = aiohttp.TraceConfig()
+    tracing.on_request_redirect.append(check)
+    timeout = aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=STALL)
+    return aiohttp.ClientSession(**{"timeout": timeout, **options, "trace_configs": [tracing]})
+
+
+def _obstore(root: str, options: Any) -> _Obstore:
+    from obstore.store import from_url  # noqa: PLC0415 - an extra
+
+    client: Any = {"connect_timeout": "5s", "timeout": "60s", **options.pop("client_options", {})}
+    if root.startswith("http://") or str(options.get("endpoint", "")).startswith("http://"):
+        client["allow_http"] = True  # the user wrote it
+    retry: Any = {"max_retries": ATTEMPTS, "retry_timeout": timedelta(seconds=DEADLINE - 5)}
+    return _Obstore(from_url(root, client_options=client, retry_config=retry, **options))
+
+
+@atexit.register
+def _close() -> None:
+    """Close the connections, which would else be complained of."""
+    for store in _opened.values():
+        fs = getattr(getattr(store, "_store", None), "fs", None)
+        for name in ("_s3creator", "_session"):
+            if (client := getattr(fs, name, None)) is not None:
+                sync(client.__aexit__(None, None, None), timeout=1)

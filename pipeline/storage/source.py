@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import InputError
+from pipeline.errors import InputError, PlaceError
 from pipeline.geometry import Interval, Region, is_empty
 from pipeline.storage.cache import ChunkCache, Chunked, Readers
 from pipeline.storage.geo import Geo
@@ -85,6 +85,8 @@ class Source:
                 return self._get(array, region)
             chunked = Chunked(str(self.array), self.extents, self.chunks)
             return chunked.read(region, readers, cache, lambda part: self._get(array, part))
+        except PlaceError as error:
+            raise InputError(f"{self.path}: y {region[0]}, x {region[1]} cannot be read: {error}") from None
         except Exception as error:
             raise InputError(
                 f"{self.path}: y {region[0]}, x {region[1]} cannot be read: a chunk is damaged or missing "

@@ -7,6 +7,9 @@ from zarr.core.sync import sync
 
 from pipeline.storage.source import Source
 
+MOST_AFAR = 50_000
+"""Objects that are listed in a bucket at the most, a thousand a request: a few seconds."""
+
 MOST = 200_000
 """Objects that are listed at the most: an array with more of them has hardly a part worth skipping."""
 
@@ -18,8 +21,11 @@ def stored_chunks(source: Source) -> frozenset[tuple[int, int]] | None:
     """
     array = zarr.open_array(source.array.store(), mode="r")
     y, x = source.axes.index("y"), source.axes.index("x")
+    sizes = array.shards or array.chunks
+    height, width = (-(-e // u) for e, u in zip(source.extents, (sizes[y], sizes[x]), strict=True))
+    if not source.array.is_listed or (not source.array.is_local and height * width > MOST_AFAR):
+        return None
     places = sync(_list(array, y, x))
-    height, width = (-(-e // u) for e, u in zip(source.extents, unit(source), strict=True))
     return frozenset(places) if places is not None and len(places) < height * width else None
 
 
