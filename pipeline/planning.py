@@ -123,6 +123,51 @@ class ImagePlan:
 
 
 @dataclass(frozen=True)
+class LevelPlan:
+    """What a run does at its end for one level of a kept map, made from the level before: a write unit a block."""
+
+    store: Place
+    array: MapArray
+    level: int
+
+    @property
+    def blocks(self) -> Sequence[int]:
+        """The numbers of the write units, in reading order."""
+        return range(math.prod(self.array.levels[self.level].counts))
+
+    def place(self, block: int) -> tuple[int, int]:
+        """Return the place (y, x) of a write unit."""
+        return divmod(block, self.array.levels[self.level].counts[1])
+
+    @property
+    def pixels(self) -> int:
+        """The pixels of the level, all its channels counted."""
+        return len(self.array.channels) * math.prod(self.array.levels[self.level].extents)
+
+    @property
+    def seconds(self) -> float:
+        """A rough forecast for one worker: five pixels are read or written for each."""
+        return 5 * stored_bytes(self.array, self.pixels // len(self.array.channels)) / STORE_RATE
+
+
+Images = tuple[ImagePlan, ...] | tuple[LevelPlan, ...]
+"""What an executor works through, block by block."""
+
+
+@dataclass(frozen=True)
+class Rest:
+    """One level of each of some maps, to be made at the end of a run."""
+
+    images: tuple[LevelPlan, ...]
+    cache: int = 0
+
+    @property
+    def pixels(self) -> int:
+        """The pixels of all."""
+        return sum(image.pixels for image in self.images)
+
+
+@dataclass(frozen=True)
 class Plan:
     """What a run would do. ``print(plan)`` says it; `pipeline.run` does it."""
 

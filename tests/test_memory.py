@@ -62,6 +62,11 @@ STACKS: dict[str, dict[str, Any]] = {
         "output": {"dtype": "int8"},
     },
     "many maps": {"features": features(64, 3, 3), "layers": [convolution(64), {"type": "pool", "stride": 8}]},
+    "shards and a pyramid": {
+        "features": features(3, 3, 3),
+        "layers": [convolution(3), {"type": "pool"}],
+        "output": {"chunks": 256, "shards": 1024, "pyramid": "mean", "dtype": "float16"},
+    },
     "one tall block": {"features": features(1, 3, 3), "layers": [convolution(1)], "output": {"chunks": 3000}},
 }
 

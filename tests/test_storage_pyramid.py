@@ -12,6 +12,7 @@ import pytest
 import zarr
 
 import pipeline
+from pipeline.execute import pyramids, task
 from pipeline.pixels import Encoding
 from pipeline.storage import chunkfiles, maps, pyramid
 from pipeline.storage.codecs import Codec
@@ -113,7 +114,8 @@ def test_chunks_shards_tasks_and_executors_change_no_bit(
 ) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(maps, "LEAST", 10**6)  # all of it at the end
-        apart = run(folder, chunks=20, dtype=dtype)
+        patch.setattr(pyramids, "SMALL", 10**4)  # the larger levels by the workers, the others in this process
+        apart = run(folder, "threads", chunks=20, dtype=dtype)
     along = 0
     for way in WAYS if dtype == "float32" else WAYS[2:4]:
         found = run(folder, dtype=dtype, **way)
@@ -229,10 +231,10 @@ def test_a_level_that_cannot_be_made_is_a_failure_and_the_store_is_not_complete(
     def full(*given: Any) -> int:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(pyramid, "make", full)
+    monkeypatch.setattr(task, "make", full)
     report = pipeline.run(pipeline.plan(job(folder, chunks=64)), "serial", overwrite=True)
     assert not report.complete
-    assert [f["task"] for f in report.failures] == ["the pyramid of match", "the pyramid of pool"]
+    assert [f["task"] for f in report.failures] == ["level 1 of match", "level 1 of pool"]
     assert "no space left on device" in report.failures[0]["reason"]
     root = zarr.open_group(str(folder / "maps.zarr"), mode="r")
     assert root.attrs["_haloflow"]["complete"] is False

@@ -26,7 +26,7 @@ from pipeline.execute.ranges import Blocks, Ranges
 from pipeline.execute.serial import CODECS, attempt, explain
 from pipeline.execute.task import Done, Failed, Outcome
 from pipeline.geometry import Interval
-from pipeline.planning import ImagePlan, Plan
+from pipeline.planning import Images, Plan, Rest
 from pipeline.storage.cache import ChunkCache
 from pipeline.storage.records import Segments
 
@@ -60,7 +60,7 @@ AGAIN = "what was written is recorded: go on with --resume"
 class _Hold(WorkerPlugin):  # type: ignore[misc]  # distributed carries no types
     """Keeps a plan on a worker as long as the run lasts, and what its tasks share: a cache and zarr's settings."""
 
-    def __init__(self, run: str, images: tuple[ImagePlan, ...], cache: int, segments: Segments) -> None:
+    def __init__(self, run: str, images: Images, cache: int, segments: Segments) -> None:
         self.name = f"haloflow-{run}"
         self.images = images
         self.limit = cache
@@ -135,7 +135,7 @@ def connect(cluster: str, workers: int | None, memory: int) -> Iterator[Client]:
         yield client
 
 
-def run(plan: Plan, client: Client, segments: Segments) -> Iterator[Outcome]:
+def run(plan: Plan | Rest, client: Client, segments: Segments) -> Iterator[Outcome]:
     """Run every task of a plan on a cluster, a few futures a worker at a time; gives outcomes as they come."""
     run_id = uuid.uuid4().hex
     plugin = _Hold(run_id, plan.images, plan.cache, segments)
@@ -154,7 +154,7 @@ def run(plan: Plan, client: Client, segments: Segments) -> Iterator[Outcome]:
 class _Drive:
     """Keeps every worker supplied from its own range, and gives outcomes as they come."""
 
-    def __init__(self, client: Client, name: str, plan: Plan) -> None:
+    def __init__(self, client: Client, name: str, plan: Plan | Rest) -> None:
         self.client = client
         self.name = name
         self.images = plan.images

@@ -10,13 +10,12 @@ from typing import Any
 
 from pipeline.errors import InputError, OutputError
 from pipeline.execute import cluster as dask_executor
-from pipeline.execute import serial
+from pipeline.execute import pyramids, serial
 from pipeline.execute.remaining import planned_units, remaining
 from pipeline.execute.report import Report
 from pipeline.execute.task import Done, Failed, Outcome
-from pipeline.planning import ImagePlan, Plan
-from pipeline.storage import output, pyramid, records, target
-from pipeline.storage.cache import ChunkCache
+from pipeline.planning import ImagePlan, Plan, Rest
+from pipeline.storage import output, records, target
 from pipeline.storage.identity import differences, digest
 from pipeline.storage.images import digest_of
 from pipeline.storage.lock import Lock, acquire
@@ -25,7 +24,7 @@ from pipeline.storage.records import Records, Segment, Segments
 from pipeline.storage.windows import Sights
 
 Progress = Callable[[int, int], None]
-Execute = Callable[[Plan, Segments], Iterator[Outcome]]
+Execute = Callable[[Plan | Rest, Segments], Iterator[Outcome]]
 
 
 def run(
@@ -127,7 +126,8 @@ class _Run:
                 self.lock.check()
             self._take(outcome)
         self.lock.check()
-        return self._end()
+        failed = {outcome.image for outcome in self.failures}
+        return self._end(pyramids.finish(self.plan, failed, self.segments, execute, self.lock.check))
 
     def _begin(self, image: ImagePlan) -> ImagePlan:
         """Note which image is read; return what of it is left to do."""
@@ -153,27 +153,13 @@ class _Run:
         tasks = self.plan.tasks
         return {"done": self.done, "tasks": tasks, "failed": len(self.failures), "rate": round(rate, 3)}
 
-    def _end(self) -> Report:
-        report = self._report(self._finish_pyramids())
+    def _end(self, unfinished: list[dict[str, Any]]) -> Report:
+        report = self._report(unfinished)
         self.journal.close(sync=True)
         record = {**_record(self.plan), "report": report.to_dict(), "complete": report.complete}
         maps = [kept.array for image in self.plan.images for kept in image.kept]
         output.finish(self.plan.store, {m: self.sights.windows(m) for m in maps}, record)
         return report
-
-    def _finish_pyramids(self) -> list[dict[str, Any]]:
-        """Make the levels that are left of the images whose tasks are all done; return what failed, for the report."""
-        failed = {outcome.image for outcome in self.failures}
-        cache, failures = ChunkCache(0), []
-        for image in (image for number, image in enumerate(self.plan.images) if number not in failed):
-            for kept in image.kept:
-                try:
-                    for level, place in pyramid.left(kept.array):
-                        self.journal.append([pyramid.make(self.plan.store, kept.array, level, place, cache)])
-                except Exception as error:  # noqa: BLE001 - whatever storage raises, the other maps go on
-                    what = {"image": image.source.path, "task": f"the pyramid of {kept.array.layer}"}
-                    failures.append({**what, "reason": serial.explain(error)})
-        return failures
 
     def _report(self, unfinished: list[dict[str, Any]]) -> Report:
         plan = self.plan

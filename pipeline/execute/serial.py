@@ -1,13 +1,13 @@
 """The serial executor: one task after another in this process. The twin of the Dask executor, for looking into."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 
 import zarr
 
 from pipeline.execute.task import Failed, Outcome, run_task
 from pipeline.forecast import IN_FLIGHT
-from pipeline.planning import ImagePlan, Plan
+from pipeline.planning import ImagePlan, LevelPlan, Plan, Rest
 from pipeline.storage.cache import ChunkCache
 from pipeline.storage.records import Segment, Segments
 
@@ -18,18 +18,19 @@ CODECS = {"async.concurrency": IN_FLIGHT}
 """How zarr shares the processor while tasks run: see `IN_FLIGHT`."""
 
 
-def run(plan: Plan, segments: Segments) -> Iterator[Outcome]:
+def run(plan: Plan | Rest, segments: Segments) -> Iterator[Outcome]:
     """Run every task of a plan; a task that fails is reported and the rest goes on."""
     cache = ChunkCache(plan.cache)
     with zarr.config.set(CODECS), closing(segments.begin()) as segment:
-        for number, image in enumerate(plan.images):
+        images: Sequence[ImagePlan | LevelPlan] = plan.images
+        for number, image in enumerate(images):
             for block in image.blocks:
                 outcome = attempt(image, number, block, cache, segment)
                 segment.flush()
                 yield outcome
 
 
-def attempt(plan: ImagePlan, image: int, block: int, cache: ChunkCache, segment: Segment) -> Outcome:
+def attempt(plan: ImagePlan | LevelPlan, image: int, block: int, cache: ChunkCache, segment: Segment) -> Outcome:
     """Run a task until it is done, at most ``RETRIES`` times again."""
     left = RETRIES
     while True:

@@ -4,9 +4,10 @@ import time
 from dataclasses import dataclass, replace
 
 from pipeline.execute.compute import compute
-from pipeline.planning import ImagePlan
+from pipeline.planning import ImagePlan, LevelPlan
 from pipeline.storage.cache import ChunkCache
 from pipeline.storage.output import write
+from pipeline.storage.pyramid import make
 from pipeline.storage.records import Segment, Units
 from pipeline.storage.windows import Sight
 
@@ -36,8 +37,22 @@ class Failed:
 Outcome = Done | Failed
 
 
-def run_task(plan: ImagePlan, image: int, block: int, cache: ChunkCache, segment: Segment) -> Done:
-    """Make one block of one image, and record it; may run anywhere, as often as it must."""
+def run_task(plan: ImagePlan | LevelPlan, image: int, block: int, cache: ChunkCache, segment: Segment) -> Done:
+    """Make one block of one image, or a write unit of a level, and record it; may run anywhere, as often as it must."""
+    if isinstance(plan, LevelPlan):
+        return _make_level(plan, image, block, cache, segment)
+    return _make_block(plan, image, block, cache, segment)
+
+
+def _make_level(plan: LevelPlan, image: int, block: int, cache: ChunkCache, segment: Segment) -> Done:
+    started = time.perf_counter()
+    segment.check()
+    units, read, written = make(plan.store, plan.array, plan.level, plan.place(block), cache)
+    segment.append([units])
+    return Done(image, block, time.perf_counter() - started, read, written, ())
+
+
+def _make_block(plan: ImagePlan, image: int, block: int, cache: ChunkCache, segment: Segment) -> Done:
     started = time.perf_counter()
     index = plan.grid.index(block)
     regions = plan.grid.regions(index)

@@ -5,7 +5,6 @@ the map's own grid. So its bits depend neither on chunks nor on who made it, nor
 map or at the end.
 """
 
-from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -58,22 +57,15 @@ def whole_unit(m: MapArray, level: Level, values: Stored) -> Stored:
     return unit
 
 
-def left(m: MapArray) -> Iterator[tuple[int, tuple[int, int]]]:
-    """Give the write units that no task makes along with the map, as number of the level and place (y, x): in order."""
-    for number, level in enumerate(m.levels):
-        if not level.along:
-            yield from ((number, place) for place in np.ndindex(level.counts))
-
-
-def make(store: Where, m: MapArray, number: int, place: tuple[int, int], cache: ChunkCache) -> Units:
-    """Make a write unit of a level from the level before, which is complete; return its record.
+def make(store: Where, m: MapArray, number: int, place: tuple[int, int], cache: ChunkCache) -> tuple[Units, int, int]:
+    """Make a write unit of a level from the level before, which is complete; return its record, bytes read and written.
 
     It is read chunk by chunk of this level, so that no more is held than the unit and what makes one chunk of it.
     """
     before, level = m.levels[number - 1 : number + 1]
     group = Place.of(store) / m.group
     source, target = (cache.open(group / str(n), "r+", staging(Place.of(store))) for n in (number - 1, number))
-    written = []
+    written, taken, given = [], 0, 0
     region = level.region(place)
     unit = np.full((1, *level.unit), m.fill, m.encoding.dtype)
     for c in range(len(m.channels)):
@@ -83,6 +75,7 @@ def make(store: Where, m: MapArray, number: int, place: tuple[int, int], cache: 
             )
             values = source.read((Interval(c, c + 1), *level.before(part, before.extents)))
             rows, columns = (p.within(i) for p, i in zip(part, region, strict=True))
-            unit[:, rows, columns] = shrunk(m, values, level.steps)
+            unit[:, rows, columns] = made = shrunk(m, values, level.steps)
+            taken, given = taken + values.nbytes, given + made.nbytes
         written.append(target.write((c, *place), unit))
-    return Units.of(f"{m.group}/{number}", (0, *place), (len(m.channels), 1, 1), written)
+    return Units.of(f"{m.group}/{number}", (0, *place), (len(m.channels), 1, 1), written), taken, given
