@@ -1,6 +1,6 @@
 """Empty space: what a stack makes of an image's fill value, and which blocks see anything else."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from itertools import product
 
 import numpy as np
@@ -39,7 +39,9 @@ def background(stack: BoundStack, scale: PixelScale, fill: float, place: int) ->
     return None
 
 
-def seeing(reading: Reading, stored: Collection[tuple[int, int]], unit: tuple[int, int]) -> tuple[int, ...]:
+def seeing(
+    reading: Reading, stored: Mapping[int, Collection[tuple[int, int]]], unit: tuple[int, int]
+) -> tuple[int, ...]:
     """Return the numbers of the blocks that read any stored chunk, or meet an edge of a map, in the order of the walk.
 
     Parameters
@@ -47,7 +49,8 @@ def seeing(reading: Reading, stored: Collection[tuple[int, int]], unit: tuple[in
     reading
         What the blocks of a grid read.
     stored
-        Places (y, x) of what is stored, counted in units of ``unit`` pixels.
+        For each plane that has any the places (y, x) of what is stored, counted in units of ``unit`` pixels of the
+        array.
     """
     readers: list[dict[int, list[int]]] = []
     at_edge: list[list[int]] = []
@@ -60,13 +63,16 @@ def seeing(reading: Reading, stored: Collection[tuple[int, int]], unit: tuple[in
             walk = reading.stack.walk(wanted, reading.extents)
             if walk.edges[axis]:
                 edge.append(number)
-            read = walk.read[axis]
-            for chunk in range(read.start // unit[axis], -(-read.stop // unit[axis])):
+            read = reading.source.placed(walk.read)[axis]
+            for chunk in range(read.start // unit[axis], -(-read.stop // unit[axis])) if len(read) else ():
                 who.setdefault(chunk, []).append(number)
         readers.append(who)
         at_edge.append(edge)
     height, width = reading.grid.counts
-    indices = {index for y, x in stored for index in product(readers[0].get(y, ()), readers[1].get(x, ()))}
-    indices.update(product(at_edge[0], range(width)))
-    indices.update(product(range(height), at_edge[1]))
-    return tuple(sorted(reading.grid.number(index) for index in indices))
+    edges = {*product(at_edge[0], range(width)), *product(range(height), at_edge[1])}
+    numbers: list[int] = []
+    for plane in range(reading.source.planes):
+        places = stored.get(plane, ())
+        indices = {index for y, x in places for index in product(readers[0].get(y, ()), readers[1].get(x, ()))}
+        numbers += sorted(plane * len(reading.grid) + reading.grid.number(index) for index in indices | edges)
+    return tuple(numbers)

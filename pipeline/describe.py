@@ -57,6 +57,15 @@ def stored_as(kept: dict[str, Any]) -> str:
     return f"chunks {times(kept['chunks'])}{shards}, {kept['compression']}{more}"
 
 
+def pixels(planes: dict[str, int], channels: int, extents: Sequence[int]) -> str:
+    """Write the extents of an image: its planes along the outer axes, if it has these, and channels × height × width.
+
+    >>> pixels({"t": 3, "z": 40}, 2, (9, 12)), pixels({}, 2, (9, 12))
+    ('t 3 × z 40 × 2 × 9 × 12', '2 × 9 × 12')
+    """
+    return " × ".join([*(f"{name} {extent}" for name, extent in planes.items()), times([channels, *extents])])
+
+
 def duration(seconds: float) -> str:
     """Write a rough time.
 
@@ -107,6 +116,7 @@ def _image_dict(image: "ImagePlan") -> dict[str, Any]:
         "name": image.source.name,
         "path": image.source.path,
         "channels": list(image.source.channels),
+        "planes": {axis.name: axis.extent for axis in image.source.outer},
         "extents": list(image.source.extents),
         "chunks": list(image.source.chunks),
         "dtype": image.source.dtype,
@@ -131,7 +141,7 @@ def _image_dict(image: "ImagePlan") -> dict[str, Any]:
             for k in image.kept
         ],
         "tasks": len(image.blocks),
-        "empty": len(image.grid) - len(image.blocks),
+        "empty": image.count - len(image.blocks),
         "task_step": list(image.grid.step),
         "groups": [
             {
@@ -195,7 +205,7 @@ def _image_lines(image: dict[str, Any]) -> list[str]:
     kept = [f"{k['layer']} {times(k['extents'])} {k['dtype']}, {stored_as(k)}" for k in image["kept"]]
     return [
         f"{image['name']} ({image['path']})",
-        f"  input     {len(image['channels'])} × {times(image['extents'])} {image['dtype']}, "
+        f"  input     {pixels(image['planes'], len(image['channels']), image['extents'])} {image['dtype']}, "
         f"chunks {times(image['chunks'])}; {image['black']:g} means -1, {image['white']:g} means +1",
         *("  " + ("layers    " if not n else "          ") + row for n, row in enumerate(table)),
         *(f"            {reason}" for reason in reasons),

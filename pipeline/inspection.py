@@ -5,7 +5,7 @@ from typing import Any
 
 import zarr
 
-from pipeline.describe import size, stored_as, times
+from pipeline.describe import pixels, size, stored_as, times
 from pipeline.errors import HaloflowError, InputError
 from pipeline.storage.images import RESERVED, open_image
 from pipeline.storage.place import Place
@@ -21,6 +21,7 @@ def inspect(path: str, options: Mapping[str, Any] | None = None) -> dict[str, An
             "kind": "image",
             "path": path,
             "channels": list(source.channels),
+            "planes": {axis.name: axis.extent for axis in source.outer},
             "extents": list(source.extents),
             "chunks": list(source.chunks),
             "dtype": source.dtype,
@@ -29,7 +30,7 @@ def inspect(path: str, options: Mapping[str, Any] | None = None) -> dict[str, An
             "units": list(source.units),
         }
     maps = [
-        {"image": image["name"], **kept, "channels": _channels(image, kept["layer"])}
+        {"image": image["name"], "planes": image.get("planes", {}), **kept, "channels": _channels(image, kept["layer"])}
         for image in record["plan"]["images"]
         for kept in image["kept"]
     ]
@@ -72,14 +73,15 @@ def inspect_text(found: dict[str, Any]) -> str:
     """Say what `inspect` found."""
     if found["kind"] == "image":
         pixel = times_float(found["scale"], found["units"])
+        names = ", ".join(found["channels"][:8])
         return (
-            f"{found['path']}: an image of {len(found['channels'])} × {times(found['extents'])} {found['dtype']}, "
-            f"chunks {times(found['chunks'])}, pixel {pixel}; channels {', '.join(found['channels'][:8])}"
+            f"{found['path']}: an image of {pixels(found['planes'], len(found['channels']), found['extents'])} "
+            f"{found['dtype']}, chunks {times(found['chunks'])}, pixel {pixel}; channels {names}"
         )
     state = "complete" if found["complete"] else "NOT complete"
     lines = [f"{found['path']}: made by haloflow {found['version']}, {state}"]
     lines += [
-        f"  {m['image']}/{m['layer']}  {len(m['channels'])} × {times(m['extents'])} {m['dtype']}, "
+        f"  {m['image']}/{m['layer']}  {pixels(m['planes'], len(m['channels']), m['extents'])} {m['dtype']}, "
         f"{stored_as(m)}; maps {', '.join(m['channels'][:8])}"
         for m in found["maps"]
     ]

@@ -20,7 +20,9 @@ class Compared:
 
 
 def compare(
-    m: MapArray, read: Callable[[int, Region], NDArray[Any]], windows: Callable[[tuple[int, int]], Iterator[Region]]
+    m: MapArray,
+    read: Callable[[int, int, Region], NDArray[Any]],
+    windows: Callable[[tuple[int, int]], Iterator[tuple[int, Region]]],
 ) -> Iterator[tuple[str, Compared | str]]:
     """Compare windows of every level after the first; gives each window's name and what came of it, or why nothing did.
 
@@ -29,18 +31,16 @@ def compare(
     m
         The map.
     read
-        Returns the stored numbers (c, y, x) of a region of a level, by its number.
+        Returns the stored numbers (c, y, x) of a region of a plane of a level, by the numbers of level and plane.
     windows
-        Gives regions of a map of so many pixels (y, x).
+        Gives planes, and regions of a map of so many pixels (y, x).
     """
     for number, (before, level) in enumerate(zip(m.levels, m.levels[1:], strict=False), 1):
-        for region in windows(level.extents):
-            name = f"{m.group} level {number} y {region[0]}, x {region[1]}"
+        for plane, region in windows(level.extents):
+            name = f"{m.group} level {number} {m.where(plane, region)}"
             try:
-                yield (
-                    name,
-                    _compare(m, level, read(number, region), read(number - 1, level.before(region, before.extents))),
-                )
+                under = read(number - 1, plane, level.before(region, before.extents))
+                yield name, _compare(m, level, read(number, plane, region), under)
             except Exception as error:  # noqa: BLE001 - whatever a damaged chunk makes a codec raise
                 yield name, str(error)
 

@@ -1,7 +1,7 @@
 """The planner: which blocks, groups of layers and tiles make an image in the least time that fits the memory."""
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -18,7 +18,7 @@ from pipeline.reading import Reading
 from pipeline.stack import BoundStack, Stack
 from pipeline.storage.maps import MapArray
 from pipeline.storage.source import Source
-from pipeline.storage.stored import stored_chunks, unit
+from pipeline.storage.stored import Stored, stored_chunks, unit
 
 TASK_PIXELS = 2**23
 """Input pixels of one channel that a task grows to at the most, where its write units let it."""
@@ -68,7 +68,7 @@ def plan_image(
     return planned if stored is None else _without_empty(planned, stored)
 
 
-def _without_empty(image: ImagePlan, stored: Collection[tuple[int, int]]) -> ImagePlan:
+def _without_empty(image: ImagePlan, stored: Stored) -> ImagePlan:
     """Return a plan that leaves out the blocks that see only fill value, where all their maps have one value there."""
     source = image.source
     values = [background(image.stack, image.scale, source.fill or 0, kept.place) for kept in image.kept]
@@ -109,7 +109,7 @@ def _choose_tasks(
         )
         seconds = TASK_SECONDS + task.seconds + moved / STORE_RATE
         # Of two workers each waits half a task for the other at the end, on the average.
-        tried.append((seconds / area * (1 + 1 / len(grid)), grid, task))
+        tried.append((seconds / area * (1 + 1 / (source.planes * len(grid))), grid, task))
         # Twice as wide, then twice as high: rows are long where they can be.
         if all(s >= e for s, e in zip(step, extents, strict=True)):
             break
@@ -150,6 +150,7 @@ def _keep(
         # xarray takes the fill value of Zarr's format 2 for missing pixels: only what stands for NaN may be it.
         fill=0 if output.version == "0.5" else output.encoding.missing,
         geo=source.geo,
+        outer=source.outer,
     )
     return Kept(place, array)
 

@@ -23,7 +23,7 @@ from pipeline.storage.codecs import Codec
 from pipeline.storage.maps import MapArray, Shrink
 from pipeline.storage.metadata import Version
 from pipeline.storage.place import Place
-from pipeline.storage.source import Source
+from pipeline.storage.source import Source, place_of
 
 SLACK = 2**24
 """Bytes of a task beside its arrays: sessions, handles, what the allocator keeps."""
@@ -60,9 +60,26 @@ class ImagePlan:
     """The blocks that see anything but fill value, where the others need not be written; None for all."""
 
     @property
+    def count(self) -> int:
+        """The number of all blocks: those of one plane after those of another."""
+        return self.source.planes * len(self.grid)
+
+    @property
     def blocks(self) -> Sequence[int]:
-        """The numbers of the blocks to make, in the order of the walk."""
-        return range(len(self.grid)) if self.seeing is None else self.seeing
+        """The numbers of the blocks to make, plane by plane in the order of the walk."""
+        return range(self.count) if self.seeing is None else self.seeing
+
+    def at(self, number: int) -> tuple[int, tuple[int, ...]]:
+        """Return the plane of a block, and the block's index in the grid."""
+        plane, nth = divmod(number, len(self.grid))
+        return plane, self.grid.index(nth)
+
+    def where(self, number: int) -> str:
+        """Say where in the image a block lies: its plane, and the first input pixel of its square."""
+        plane, index = self.at(number)
+        axes = zip(self.source.outer, place_of(plane, self.source.outer), strict=True)
+        names = [f"{axis.name} {axis.first + place}, " for axis, place in axes]
+        return f"{''.join(names)}input pixel {tuple(a * b for a, b in zip(index, self.grid.step, strict=True))}"
 
     @property
     def places(self) -> tuple[int, ...]:
@@ -98,7 +115,7 @@ class ImagePlan:
     def bytes_written(self) -> int:
         """Bytes of all kept maps before compression."""
         sizes = [stored_bytes(k.array, math.prod(level.extents)) for k in self.kept for level in k.array.levels]
-        return round(self._seen * sum(sizes))
+        return round(self._seen * self.source.planes * sum(sizes))
 
     @property
     def seconds(self) -> float:
@@ -108,18 +125,20 @@ class ImagePlan:
     @property
     def recompute(self) -> float:
         """How much more the layers compute because tiles and tasks overlap, as a factor."""
-        whole = sum(o.work * math.prod(e) for o, e in zip(self.stack.operations, self.extents[1:], strict=True))
+        plane = sum(o.work * math.prod(e) for o, e in zip(self.stack.operations, self.extents[1:], strict=True))
+        whole = self.source.planes * plane
         return max(1.0, self._tasks * self.task.multiplies / whole)
 
     @property
     def _seen(self) -> float:
         """The part of the blocks that see anything but fill value."""
-        return len(self.blocks) / len(self.grid)
+        return len(self.blocks) / self.count
 
     @property
     def _tasks(self) -> float:
         """The number of tasks, those at the end counted by what they make."""
-        return math.prod(max(1.0, e / s) for e, s in zip(self.extents[0], self.grid.step, strict=True))
+        plane = math.prod(max(1.0, e / s) for e, s in zip(self.extents[0], self.grid.step, strict=True))
+        return self.source.planes * plane
 
 
 @dataclass(frozen=True)
@@ -132,17 +151,19 @@ class LevelPlan:
 
     @property
     def blocks(self) -> Sequence[int]:
-        """The numbers of the write units, in reading order."""
-        return range(math.prod(self.array.levels[self.level].counts))
+        """The numbers of the write units, plane by plane in reading order."""
+        return range(self.array.planes * math.prod(self.array.levels[self.level].counts))
 
-    def place(self, block: int) -> tuple[int, int]:
-        """Return the place (y, x) of a write unit."""
-        return divmod(block, self.array.levels[self.level].counts[1])
+    def at(self, block: int) -> tuple[int, tuple[int, int]]:
+        """Return the plane of a write unit, and its place (y, x)."""
+        counts = self.array.levels[self.level].counts
+        plane, number = divmod(block, math.prod(counts))
+        return plane, divmod(number, counts[1])
 
     @property
     def pixels(self) -> int:
         """The pixels of the level, all its channels counted."""
-        return len(self.array.channels) * math.prod(self.array.levels[self.level].extents)
+        return self.array.planes * len(self.array.channels) * math.prod(self.array.levels[self.level].extents)
 
     @property
     def seconds(self) -> float:

@@ -53,8 +53,10 @@ class Reading:
         return known
 
     def _cover(self, axis: int, read: Interval) -> Interval:
-        chunk = self.source.chunks[axis]
-        return Interval(read.start // chunk, -(-read.stop // chunk)) if len(read) else Interval(0, 0)
+        """Return the chunks of the array along an axis that hold an interval of the image."""
+        chunk, offset = self.source.chunks[axis], self.source.offset[axis]
+        first, end = read.start + offset, read.stop + offset
+        return Interval(first // chunk, -(-end // chunk)) if len(read) else Interval(0, 0)
 
     def readers(self, index: tuple[int, ...], read: Region) -> Readers:
         """Return how many blocks of the same band read each row and each column of chunks under what a block reads.
@@ -91,7 +93,8 @@ class Reading:
         height, width = self.grid.counts
         rows = self._read(0, height if cache else 1)
         columns = self._read(1, (self.grid.band or width) if cache else 1)
-        return rows * columns * self._cell
+        height, width = self.source.chunks
+        return self.source.planes * rows * columns * height * width * self.source.decoded_bytes
 
     def _read(self, axis: int, together: int) -> int:
         """Return the chunks along an axis where as many blocks ``together`` read each chunk between them once."""
@@ -139,8 +142,8 @@ class Reading:
         # Of the blocks at work there is both what they share with those above and what with those below.
         waiting = below * (across + AT_WORK * wide) + AT_WORK * beside * tall
         everything = 1
-        for extent, chunk in zip(self.source.extents, self.source.chunks, strict=True):
-            everything *= -(-extent // chunk)
+        for axis, extent in enumerate(self.source.extents):
+            everything *= len(self._cover(axis, Interval(0, extent)))
         return min(waiting, everything) * self._cell
 
     @cached_property
@@ -155,7 +158,7 @@ class Reading:
 
     @property
     def _cell(self) -> int:
-        """The decoded bytes of one chunk's place (y, x), over all channels."""
+        """The decoded bytes of one chunk's place (y, x) in a plane, over all channels."""
         return self.source.chunks[0] * self.source.chunks[1] * self.source.pixel_bytes
 
 

@@ -110,57 +110,59 @@ def verify(job: Job, windows: int = 16, seed: int = 0) -> Verification:
             arrays = [_open(plan.store, kept.array, number) for number in range(len(kept.array.levels))]
             checks, damaged = _compare(image, kept, arrays[0], windows, draw)
             unreadable += damaged
-            for name, told in levels.compare(kept.array, partial(_cut, arrays), lambda e: _windows(e, SOME, draw)):
+            some = partial(_windows, kept.array, count=SOME, draw=draw)
+            for name, told in levels.compare(kept.array, partial(_cut, kept.array, arrays), some):
                 if isinstance(told, str):
                     unreadable.append(f"{name}: {told}")
                 else:
                     count, compared, wrong = count + 1, compared + told.pixels, wrong + told.off
             finite = [max(np.abs(e[np.isfinite(e)]).max(initial=0), CANCELLED * m) for _, e, _, m, _ in checks]
             scale = float(max(finite, default=0)) or 1.0
-            for region, expected, found, _, shaken in checks:
+            for window, expected, found, _, shaken in checks:
                 count, compared = count + 1, compared + expected.size
                 off, odd = _deviation(kept, expected, found)
                 off = max(0.0, off - SHAKEN * shaken)
                 misplaced += odd
                 if off / scale > worst:
-                    worst, where = off / scale, f"{kept.array.group} y {region[0]}, x {region[1]}"
+                    worst, where = off / scale, window
     return Verification(str(plan.store), count, compared, worst, where, misplaced, wrong, tuple(unreadable))
 
 
-Check = tuple[Region, NDArray[np.float64], NDArray[np.float64], float, float]
+Check = tuple[str, NDArray[np.float64], NDArray[np.float64], float, float]
 
 
 def _compare(
     image: ImagePlan, kept: Kept, stored: Any, windows: int, draw: random.Random
 ) -> tuple[list[Check], list[str]]:
-    """Return for each window its region, what the reference and the store say, and how far they may differ.
+    """Return for each window where it lies, what the reference and the store say, and how far they may differ.
 
     That follows from the magnitude of its sums and, for layers that divide by what they find (those with a bound), the
     most that float32 between layers changes: a patch of little contrast beside its offset shows its pixels' rounding.
     """
     checks, damaged = [], []
-    for region in _windows(kept.array.extents, windows, draw):
+    for plane, region in _windows(kept.array, kept.array.extents, windows, draw):
         largest = [0.0]
-        read = partial(_read, image, largest)
-        rows, columns = (slice(i.start, i.stop) for i in region)
+        where = f"{kept.array.group} {kept.array.where(plane, region)}"
+        read = partial(_read, image, plane, largest)
         try:
             expected = evaluate(image.stack.operations, image.extents, kept.place, region, read)
-            found = kept.array.encoding.decode(np.asarray(stored[:, rows, columns]))
+            found = kept.array.encoding.decode(_cut(kept.array, [stored], 0, plane, region))
         except Exception as error:  # noqa: BLE001 - whatever a damaged chunk makes a codec raise
-            damaged.append(f"{kept.array.group} y {region[0]}, x {region[1]}: {error}")
+            damaged.append(f"{where}: {error}")
             continue
         through = image.stack.operations[: kept.place + 1]
         magnitude, shaken = magnitude_of(through, largest[0]), 0.0
         if any(operation.bound is not None for operation in through):
             rounded = evaluate(image.stack.operations, image.extents, kept.place, region, read, np.float32)
             shaken = float(np.nanmax(np.abs(rounded - expected), initial=0))
-        checks.append((region, expected, found, magnitude, shaken))
+        checks.append((where, expected, found, magnitude, shaken))
     return checks, damaged
 
 
-def _cut(arrays: Sequence[Any], number: int, region: Region) -> NDArray[Any]:
-    rows, columns = (slice(i.start, i.stop) for i in region)
-    return np.asarray(arrays[number][:, rows, columns])
+def _cut(m: MapArray, arrays: Sequence[Any], number: int, plane: int, region: Region) -> NDArray[Any]:
+    """Return the stored numbers (c, y, x) of a region of a plane of a level."""
+    found = np.asarray(arrays[number][m.cut(plane, region)])
+    return found.reshape(len(m.channels), *map(len, region))
 
 
 def _open(store: Place, m: MapArray, number: int) -> Any:
@@ -171,7 +173,7 @@ def _open(store: Place, m: MapArray, number: int) -> Any:
         raise
     except Exception as error:  # noqa: BLE001 - whatever a damaged store makes zarr raise
         raise OutputError(f"{path}: cannot be read: {error}") from None
-    wanted = (len(m.channels), *m.levels[number].extents)
+    wanted = m.shape(m.levels[number])
     if stored.shape != wanted or stored.dtype != m.encoding.dtype:
         raise OutputError(
             f"{path}: is {times(stored.shape)} {stored.dtype}; the config makes {times(wanted)} "
@@ -180,9 +182,9 @@ def _open(store: Place, m: MapArray, number: int) -> Any:
     return stored
 
 
-def _read(image: ImagePlan, largest: list[float], at: Positions) -> NDArray[np.float64]:
+def _read(image: ImagePlan, plane: int, largest: list[float], at: Positions) -> NDArray[np.float64]:
     region = tuple(Interval(int(axis[0]), int(axis[-1]) + 1) for axis in at)
-    values = image.scale.exact(image.source.read(region))
+    values = image.scale.exact(image.source.read(region, plane=plane))
     largest[0] = max(largest[0], float(np.abs(values[np.isfinite(values)]).max(initial=0)))
     return values
 
@@ -201,7 +203,8 @@ def _deviation(kept: Kept, expected: NDArray[np.float64], found: NDArray[np.floa
     return float(off.max(initial=0.0)), int((~finite & ~same).sum())
 
 
-def _windows(extents: tuple[int, int], count: int, draw: random.Random) -> Iterator[Region]:
+def _windows(m: MapArray, extents: tuple[int, int], count: int, draw: random.Random) -> Iterator[tuple[int, Region]]:
+    """Give windows: those of the corners and borders, and random ones, each of a random plane where there are many."""
     height, width = extents
     bottom, right = max(0, height - EDGE), max(0, width - EDGE)
     corners = [(0, 0), (0, right), (bottom, 0), (bottom, right)]
@@ -210,4 +213,5 @@ def _windows(extents: tuple[int, int], count: int, draw: random.Random) -> Itera
     for _ in range(max(0, count - len(places))):
         places[draw.randint(0, bottom), draw.randint(0, right)] = None
     for y, x in places:
-        yield Interval(y, min(y + EDGE, height)), Interval(x, min(x + EDGE, width))
+        plane = draw.randrange(m.planes) if m.planes > 1 else 0
+        yield plane, (Interval(y, min(y + EDGE, height)), Interval(x, min(x + EDGE, width)))

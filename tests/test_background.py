@@ -112,12 +112,12 @@ def test_an_image_without_a_single_chunk_is_done_at_once(tmp_path: Path) -> None
 def test_stored_chunks_are_those_that_hold_data(tmp_path: Path) -> None:
     sparse(tmp_path / "i.zarr")
     source = open_image(str(tmp_path / "i.zarr"))
-    assert stored_chunks(source) == {(6, 9), (7, 9), (15, 21)}
+    assert stored_chunks(source) == {0: {(6, 9), (7, 9), (15, 21)}}
     assert unit(source) == (32, 32)
     sparse(tmp_path / "s.zarr", shards=(64, 96))
     source = open_image(str(tmp_path / "s.zarr"))
-    assert stored_chunks(source) == {(3, 3), (7, 7)}
+    assert stored_chunks(source) == {0: {(3, 3), (7, 7)}}
     assert unit(source) == (64, 96)
     channels = zarr.create_array(str(tmp_path / "c.zarr"), shape=(3, 64, 64), chunks=(1, 32, 32), dtype="uint8")
     channels[2, 40, 3] = 1
-    assert stored_chunks(open_image(str(tmp_path / "c.zarr"))) == {(1, 0)}
+    assert stored_chunks(open_image(str(tmp_path / "c.zarr"))) == {0: {(1, 0)}}

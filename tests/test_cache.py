@@ -15,7 +15,7 @@ from pipeline.storage.cache import ChunkCache, Chunked
 from pipeline.storage.images import open_image
 
 PIXELS = np.random.default_rng(3).integers(0, 2**16, (2, 61, 47)).astype(np.uint16)
-CHUNKED = Chunked("image", (61, 47), (16, 16))
+CHUNKED = Chunked(("image", 0), (61, 47), (16, 16))
 CHUNK = 16 * 16 * 2 * 2
 
 STORES = {

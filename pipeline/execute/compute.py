@@ -26,10 +26,11 @@ class Stored:
     beyond the end of the map is the array's fill value.
     """
 
-    def __init__(self, array: MapArray, region: Region) -> None:
+    def __init__(self, array: MapArray, region: Region, shown: bool) -> None:
         self.region = region
         self._low, self._high = np.inf, -np.inf
         self._extents = array.extents
+        self._shown = shown
         self._samples = [np.empty((len(array.channels), 0), np.float32)]
         self._encoding, self._sizes = array.encoding, array.unit
         extents = _shape(region)
@@ -51,8 +52,9 @@ class Stored:
         values = _cut(maps, common, region)
         low, high = survey(values)
         self._low, self._high = min(self._low, float(low)), max(self._high, float(high))
-        rows, columns = sampled(self._extents, common)
-        self._samples.append(values[:, rows[:, None], columns].reshape(len(values), -1))
+        if self._shown:
+            rows, columns = sampled(self._extents, common)
+            self._samples.append(values[:, rows[:, None], columns].reshape(len(values), -1))
         frame = [Interval(c.start - i.start, c.stop - i.start) for c, i in zip(common, self.region, strict=True)]
         touched = (range(i.start // n, -(-i.stop // n)) for i, n in zip(frame, self._sizes, strict=True))
         for place in product(*touched):
@@ -76,10 +78,15 @@ class Between:
 Sinks = Mapping[int, Sequence[Stored | Between]]
 
 
-def compute(plan: ImagePlan, raw: NDArray[np.generic], walk: Walk, regions: Sequence[Region]) -> list[Stored]:
-    """Return each kept map over its region, from the raw pixels that a walk back from the regions reads."""
+def compute(
+    plan: ImagePlan, raw: NDArray[np.generic], walk: Walk, regions: Sequence[Region], shown: bool
+) -> list[Stored]:
+    """Return each kept map over its region, from the raw pixels that a walk back from the regions reads.
+
+    ``shown`` says whether pixels of this plane tell viewers what to show.
+    """
     operations = plan.stack.operations
-    kept = [Stored(k.array, region) for k, region in zip(plan.kept, regions, strict=True)]
+    kept = [Stored(k.array, region, shown) for k, region in zip(plan.kept, regions, strict=True)]
     if plan.background and _is_empty(raw, plan.source.fill) and not any(walk.edges):
         for stored, values in zip(kept, plan.background, strict=True):
             shape = (len(values), *_shape(stored.region))

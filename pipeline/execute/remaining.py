@@ -1,14 +1,14 @@
 """What earlier runs have left of an image: the blocks of which any write unit has no record."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.geometry import Region
 from pipeline.planning import ImagePlan, Kept
 from pipeline.storage.records import Records, Units
+from pipeline.storage.source import place_of
 from pipeline.storage.windows import Sights
 
 Task = list[Units]
@@ -28,10 +28,10 @@ def remaining(image: ImagePlan, found: Records, sights: Sights) -> ImagePlan:
         left = [block for block in image.blocks if not _covers(image, done, block)]
         again = [np.zeros_like(bitmap) for bitmap in done]
         for block in left:
-            for kept, bitmap, region in zip(image.kept, again, _regions(image, block), strict=True):
-                bitmap[_box(kept, region)] = True
-        marked = {f"{kept.array.group}/0": bitmap for kept, bitmap in zip(image.kept, again, strict=True)}
-        good = [task for task in tasks if not any(marked[u.array][u.box[1:]].any() for u in task if u.array in marked)]
+            for bitmap, box in zip(again, _boxes(image, block), strict=True):
+                bitmap[box] = True
+        marked = {f"{kept.array.group}/0": (kept, bitmap) for kept, bitmap in zip(image.kept, again, strict=True)}
+        good = [task for task in tasks if not any(_touches(u, *marked[u.array]) for u in task if u.array in marked)]
         if len(good) == len(tasks):
             arrays = {f"{kept.array.group}/0": kept.array for kept in image.kept}
             for units in (u for task in tasks for u in task):
@@ -46,38 +46,54 @@ def _name(image: ImagePlan) -> str:
     return image.kept[0].array.image
 
 
-def _regions(image: ImagePlan, block: int) -> tuple[Region, ...]:
-    return image.grid.regions(image.grid.index(block))
+Box = tuple[int | slice, ...]
+"""Where write units are on the grid of a map's planes and units (t, z, y, x)."""
 
 
-def _box(kept: Kept, region: Region) -> tuple[slice, ...]:
-    """Return where the write units of a region of whole ones are on the grid of all."""
-    return tuple(slice(i.start // n, -(-i.stop // n)) for i, n in zip(region, kept.array.unit, strict=True))
+def _boxes(image: ImagePlan, block: int) -> Iterator[Box]:
+    """Give for each kept map which write units a block makes."""
+    plane, index = image.at(block)
+    for kept, region in zip(image.kept, image.grid.regions(index), strict=True):
+        units = [slice(i.start // n, -(-i.stop // n)) for i, n in zip(region, kept.array.unit, strict=True)]
+        yield (*place_of(plane, kept.array.outer), *units)
+
+
+def _box(kept: Kept, units: Units) -> Box:
+    """Return which write units a record is of, those of all channels."""
+    along = dict(zip(kept.array.axes, units.box, strict=True))
+    return tuple(along[axis] for axis in (*(outer.name for outer in kept.array.outer), "y", "x"))
+
+
+def _touches(units: Units, kept: Kept, bitmap: NDArray[np.bool_]) -> bool:
+    return bool(bitmap[_box(kept, units)].any())
 
 
 def _bitmap(kept: Kept, tasks: Sequence[Task]) -> NDArray[np.bool_]:
-    """Return which write units (y, x) of a map are recorded."""
-    made = np.zeros(kept.array.levels[0].counts, bool)
+    """Return which write units (t, z, y, x) of a map are recorded."""
+    made = np.zeros(_counts(kept), bool)
     for units in (u for task in tasks for u in task if u.array == f"{kept.array.group}/0"):
-        made[units.box[1:]] = True
+        made[_box(kept, units)] = True
     return made
 
 
 def _covers(image: ImagePlan, done: Sequence[NDArray[np.bool_]], block: int) -> bool:
-    return all(
-        bool(bitmap[_box(kept, region)].all())
-        for kept, bitmap, region in zip(image.kept, done, _regions(image, block), strict=True)
-    )
+    return all(bool(bitmap[box].all()) for bitmap, box in zip(done, _boxes(image, block), strict=True))
 
 
 def planned_units(image: ImagePlan) -> dict[str, tuple[tuple[int, ...], int]]:
     """Return by the path of each kept map's array its grid of write units, and how many of them are to be made."""
     planned: dict[str, tuple[tuple[int, ...], int]] = {}
-    marked = [np.full(kept.array.levels[0].counts, image.seeing is None) for kept in image.kept]
+    marked = [np.full(_counts(kept), image.seeing is None) for kept in image.kept]
     for block in image.blocks if image.seeing is not None else ():
-        for kept, bitmap, region in zip(image.kept, marked, _regions(image, block), strict=True):
-            bitmap[_box(kept, region)] = True
+        for bitmap, box in zip(marked, _boxes(image, block), strict=True):
+            bitmap[box] = True
     for kept, bitmap in zip(image.kept, marked, strict=True):
-        channels = len(kept.array.channels)
-        planned[f"{kept.array.group}/0"] = ((channels, *kept.array.levels[0].counts), channels * int(bitmap.sum()))
+        m = kept.array
+        grid = m.full(len(m.channels), m.levels[0].counts, [axis.extent for axis in m.outer])
+        planned[f"{m.group}/0"] = (grid, len(m.channels) * int(bitmap.sum()))
     return planned
+
+
+def _counts(kept: Kept) -> tuple[int, ...]:
+    """Return how many planes and write units a map has along t, z, y and x."""
+    return (*(axis.extent for axis in kept.array.outer), *kept.array.levels[0].counts)

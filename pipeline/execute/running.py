@@ -166,7 +166,7 @@ class _Run:
         failures = [
             {
                 "image": plan.images[f.image].source.path,
-                "task": _named(plan.images[f.image], f.block),
+                "task": f"{f.block} at {plan.images[f.image].where(f.block)}",
                 "reason": f.reason,
             }
             for f in sorted(self.failures, key=lambda f: (f.image, f.block))
@@ -184,18 +184,13 @@ class _Run:
             done=self.done,
             resumed=self.resumed,
             seconds=round(time.perf_counter() - self.clock, 3),
-            pixels=sum(image.extents[0][0] * image.extents[0][1] for image in plan.images),
+            pixels=sum(image.source.planes * image.extents[0][0] * image.extents[0][1] for image in plan.images),
             bytes_read=self.bytes[0],
             bytes_written=self.bytes[1],
             cluster=self.cluster,
             started=self.started,
             failures=tuple(failures),
         )
-
-
-def _named(image: ImagePlan, block: int) -> str:
-    at = tuple(a * b for a, b in zip(image.grid.index(block), image.grid.step, strict=True))
-    return f"{block} at input pixel {at}"
 
 
 def _has_changed(image: ImagePlan, place: Place) -> bool:

@@ -9,7 +9,7 @@ from pipeline.storage.cache import ChunkCache
 from pipeline.storage.output import write
 from pipeline.storage.pyramid import make
 from pipeline.storage.records import Segment, Units
-from pipeline.storage.windows import Sight
+from pipeline.storage.windows import Sight, looked_at
 
 
 @dataclass(frozen=True)
@@ -46,26 +46,27 @@ def run_task(plan: ImagePlan | LevelPlan, image: int, block: int, cache: ChunkCa
 
 def _make_level(plan: LevelPlan, image: int, block: int, cache: ChunkCache, segment: Segment) -> Done:
     started = time.perf_counter()
+    plane, place = plan.at(block)
     segment.check()
-    units, read, written = make(plan.store, plan.array, plan.level, plan.place(block), cache)
+    units, read, written = make(plan.store, plan.array, plan.level, place, cache, plane)
     segment.append([units])
     return Done(image, block, time.perf_counter() - started, read, written, ())
 
 
 def _make_block(plan: ImagePlan, image: int, block: int, cache: ChunkCache, segment: Segment) -> Done:
     started = time.perf_counter()
-    index = plan.grid.index(block)
+    plane, index = plan.at(block)
     regions = plan.grid.regions(index)
     walk = plan.stack.walk(plan.wanted(regions), plan.extents)
-    raw = plan.source.read(walk.read, cache, plan.reading.readers(index, walk.read))
-    made = compute(plan, raw, walk, regions)
+    raw = plan.source.read(walk.read, cache, plan.reading.readers(index, walk.read), plane)
+    made = compute(plan, raw, walk, regions, looked_at(plane, plan.source.planes))
     taken = raw.nbytes
     del raw
     given = 0
     written: list[Units] = []
     segment.check()
     for kept, stored in zip(plan.kept, made, strict=True):
-        units, size = write(plan.store, kept.array, stored.region, stored.units, cache)
+        units, size = write(plan.store, kept.array, stored.region, stored.units, cache, plane)
         written += [replace(unit, sight=stored.sight) if not n else unit for n, unit in enumerate(units)]
         given += size
     segment.append(written)

@@ -21,8 +21,11 @@ from pipeline.storage.handle import Handle
 from pipeline.storage.place import Place
 
 Pixels = NDArray[Any]
-Key = tuple[str, int, int]
-"""The path of an array, and the place of a chunk in it, counted in chunks (y, x)."""
+Planar = tuple[str, int]
+"""The path of an array, and the number of a plane of it."""
+
+Key = tuple[Planar, int, int]
+"""A plane of an array, and the place of a chunk in it, counted in chunks (y, x)."""
 
 Readers = tuple[Sequence[int], Sequence[int]]
 """How many blocks read each row (y) and each column (x) of chunks that a block does, itself counted."""
@@ -132,16 +135,16 @@ class ChunkCache:
 
 @dataclass(frozen=True)
 class Chunked:
-    """An array as a cache sees it: its path, and its extents and chunks (y, x) in pixels."""
+    """A plane of an array as a cache sees it, and the array's extents and chunks (y, x) in pixels."""
 
-    path: str
+    plane: Planar
     extents: tuple[int, int]
     chunks: tuple[int, int]
 
     def cover(self, region: Region) -> Region:
         """Return which chunks hold pixels of a region, counted in chunks.
 
-        >>> Chunked("", (100, 100), (10, 10)).cover((Interval(9, 21), Interval(5, 5)))
+        >>> Chunked(("", 0), (100, 100), (10, 10)).cover((Interval(9, 21), Interval(5, 5)))
         (Interval(start=0, stop=3), Interval(start=0, stop=0))
         """
         return tuple(
@@ -163,7 +166,7 @@ class Chunked:
         rows, columns = (range(i.start, i.stop) for i in self.cover(region))
         claim = cache.claim(
             {
-                (self.path, row, column): down * across
+                (self.plane, row, column): down * across
                 for row, down in zip(rows, readers[0], strict=True)
                 for column, across in zip(columns, readers[1], strict=True)
             }
@@ -171,7 +174,7 @@ class Chunked:
         parts: list[tuple[Region, Pixels]] = [(self._chunk(key), pixels) for key, pixels in claim.found.items()]
         read: dict[Key, Pixels] = {}
         try:
-            for rectangle in _rectangles(p for p in product(rows, columns) if not claim.has((self.path, *p))):
+            for rectangle in _rectangles(p for p in product(rows, columns) if not claim.has((self.plane, *p))):
                 keys = [key for key in claim.mine if _holds(rectangle, key)]
                 area = self.area(rectangle) if keys else intersect(self.area(rectangle), region)
                 pixels = get(area)

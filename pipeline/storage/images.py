@@ -1,7 +1,6 @@
 """From the paths and globs a user writes to sources, with everything checked before any work."""
 
 import glob
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,9 +14,9 @@ from pipeline.pixels import stored_dtype
 from pipeline.storage.geo import read_geo
 from pipeline.storage.globs import is_pattern, matches
 from pipeline.storage.identity import digest
-from pipeline.storage.ome import is_image, read_level
+from pipeline.storage.ome import Level, is_image, read_level
 from pipeline.storage.place import Place, Where
-from pipeline.storage.source import Source
+from pipeline.storage.source import Outer, Source
 from pipeline.storage.unfinished import refuse_unfinished
 
 RESERVED = "_haloflow"
@@ -130,18 +129,7 @@ def _from_group(place: Place, attributes: dict[str, Any], level: int) -> Source:
         raise InputError(f"{inner}: the metadata of {path} names it as an array, and it is a group")
     if array.ndim != len(found.axes):
         raise InputError(f"{inner}: has {array.ndim} axes, the metadata of {path} names {len(found.axes)}")
-    y, x = found.axes.index("y"), found.axes.index("x")
-    return _source(
-        path,
-        inner,
-        array,
-        found.axes,
-        labels=found.channels,
-        scale=(found.scale[y], found.scale[x]),
-        translation=(found.translation[y], found.translation[x]),
-        units=(found.units[y], found.units[x]),
-        geo=read_geo(attributes),
-    )
+    return replace(_source(path, inner, array, found.axes, found), geo=read_geo(attributes))
 
 
 def _dimension_names(array: Any, attributes: dict[str, Any]) -> tuple[str, ...] | None:
@@ -156,18 +144,14 @@ def _source(
     inner: Place,
     array: Any,
     axes: tuple[str, ...],
-    *,
-    labels: tuple[str, ...] | None = None,
-    **placed: Any,
+    level: Level | None = None,
 ) -> Source:
     shape = dict(zip(axes, array.shape, strict=False))
-    if len(axes) != array.ndim or len(shape) != array.ndim:
-        raise InputError(f"{path}: has {array.ndim} axes; expected (y, x) or (c, y, x)")
-    if not {"y", "x"} <= shape.keys():
-        raise InputError(f"{path}: has the axes {', '.join(axes)}; expected y and x, and c for channels")
+    if len(axes) != array.ndim:
+        raise InputError(f"{path}: has {array.ndim} axes and no names of them; expected (y, x) or (c, y, x)")
+    if not {"y", "x"} <= shape.keys() or not set(axes) <= set("tczyx") or len(shape) != array.ndim:
+        raise InputError(f"{path}: has the axes {', '.join(axes)}; expected y and x, and of t, c and z those there are")
     for axis, extent in shape.items():
-        if axis not in ("c", "y", "x") and extent != 1:
-            raise InputError(f"{path}: its axis {axis} has {extent} pixels; beside c, y and x an axis may have one")
         if not 1 <= extent <= (MAX_CHANNELS if axis == "c" else MAX_EXTENT):
             raise InputError(f"{path}: its axis {axis} has {extent} pixels; that is no image")
     if axes == ("c", "y", "x") and shape["x"] in (3, 4) and shape["c"] > 4 * shape["x"]:
@@ -175,23 +159,32 @@ def _source(
             f"{path}: is {' × '.join(map(str, array.shape))}, which looks like (y, x, c); store it as (c, y, x), or "
             "name its axes in dimension_names"
         )
-    chunks = dict(zip(axes, array.chunks, strict=True))
     if min(array.chunks) < 1:
         raise InputError(f"{path}: has chunks of {' × '.join(map(str, array.chunks))}; its metadata is damaged")
     count = shape.get("c", 1)
+    labels = level.channels if level else None
+    placed = {
+        axis: (level.scale[n], level.translation[n], level.units[n]) if level else (1.0, 0.0, None)
+        for n, axis in enumerate(axes)
+    }
+    (height, top, high), (width, left, wide) = placed["y"], placed["x"]
     dtype = _dtype(path, array)
     return Source(
         name=stem(path),
         path=path,
         array=inner,
         axes=axes,
+        shape=array.shape,
+        grain=array.chunks,
         channels=labels if labels and len(labels) == count else tuple(map(str, range(count))),
+        picks=tuple(range(count)),
         extents=(shape["y"], shape["x"]),
-        chunks=(min(chunks["y"], shape["y"]), min(chunks["x"], shape["x"])),
         dtype=dtype,
-        chunk_bytes=math.prod(array.chunks) * np.dtype(dtype).itemsize,
+        outer=tuple(Outer(axis, shape[axis], 0, *placed[axis]) for axis in "tz" if axis in shape),
+        scale=(height, width),
+        translation=(top, left),
+        units=(high, wide),
         fill=None if array.fill_value is None else np.asarray(array.fill_value, dtype).item(),
-        **placed,
     )
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from math import gcd
+from math import gcd, prod
 from typing import Any, Literal
 
 import numpy as np
@@ -13,6 +13,7 @@ from pipeline.pixels import Encoding
 from pipeline.storage.codecs import Codec
 from pipeline.storage.geo import Geo
 from pipeline.storage.metadata import Placed, Version, Window, describe
+from pipeline.storage.source import Outer, place_of
 
 Shrink = Literal["mean", "max"]
 """How a pixel of a pyramid's level is made of the pixels of the level before."""
@@ -134,7 +135,10 @@ def _pair(numbers: Iterable[int]) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class MapArray:
-    """One kept layer of one image as it is stored: an OME-Zarr image (c, y, x), its axes y and x described here."""
+    """One kept layer of one image as it is stored: an OME-Zarr image (t, c, z, y, x), t and z where its input has them.
+
+    ``extents``, ``chunks``, ``shards``, ``scale``, ``translation`` and ``units`` are of (y, x).
+    """
 
     image: str
     layer: str
@@ -156,6 +160,43 @@ class MapArray:
     """Of OME-Zarr."""
     geo: Geo | None = None
     """Where the image lies on Earth."""
+    outer: tuple[Outer, ...] = ()
+    """The axes t and z, each as its input has it; a chunk or shard is of one plane."""
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """The names of the arrays' axes, in the order of OME-Zarr."""
+        return tuple(sorted(("c", "y", "x", *(axis.name for axis in self.outer)), key="tczyx".index))
+
+    def full(self, c: Any, inner: Sequence[Any], outer: Sequence[Any]) -> tuple[Any, ...]:
+        """Return what is said of c, of (y, x) and of the outer axes in the order of the arrays' axes."""
+        names = ("c", "y", "x", *(axis.name for axis in self.outer))
+        said = dict(zip(names, (c, *inner, *outer), strict=True))
+        return tuple(said[axis] for axis in self.axes)
+
+    def shape(self, level: Level) -> tuple[int, ...]:
+        """Return the extents of a level's array along all axes."""
+        return self.full(len(self.channels), level.extents, [axis.extent for axis in self.outer])
+
+    def one(self, inner: Sequence[int]) -> tuple[int, ...]:
+        """Return the shape of pixels (y, x) of one channel of one plane."""
+        return self.full(1, inner, [1] * len(self.outer))
+
+    def cut(self, plane: int, region: Region) -> tuple[slice, ...]:
+        """Return which part of an array a region (y, x) of a plane is, over all channels."""
+        outer = [slice(at, at + 1) for at in place_of(plane, self.outer)]
+        return self.full(slice(None), [slice(i.start, i.stop) for i in region], outer)
+
+    def where(self, plane: int, region: Region) -> str:
+        """Say where a region (y, x) of a plane lies."""
+        places = zip(self.outer, place_of(plane, self.outer), strict=True)
+        outer = "".join(f"{axis.name} {at}, " for axis, at in places)
+        return f"{outer}y {region[0]}, x {region[1]}"
+
+    @property
+    def planes(self) -> int:
+        """The number of planes."""
+        return prod(axis.extent for axis in self.outer)
 
     @property
     def group(self) -> str:
@@ -175,7 +216,7 @@ class MapArray:
 
     def attributes(self, windows: Sequence[Window]) -> dict[str, Any]:
         """Return the OME-Zarr attributes; the windows, of map values, are what a viewer should show of each channel."""
-        axes = [("c", None), *zip("yx", self.units, strict=True)]
+        axes = list(zip(self.axes, self.full(None, self.units, [axis.unit for axis in self.outer]), strict=True))
         described = describe(
             f"{self.image} {self.layer}",
             axes,
@@ -191,7 +232,11 @@ class MapArray:
         """Say where a level lies: the centre of its first pixel is that of ``reduction`` pixels of the map."""
         scale = [s * r for s, r in zip(self.scale, level.reduction, strict=True)]
         shift = [t + s * (r - 1) / 2 for t, s, r in zip(self.translation, self.scale, level.reduction, strict=True)]
-        return Placed(str(number), (1.0, *scale), (0.0, *shift))
+        return Placed(
+            str(number),
+            self.full(1.0, scale, [axis.scale for axis in self.outer]),
+            self.full(0.0, shift, [axis.translation for axis in self.outer]),
+        )
 
     def _stored(self, window: Window) -> Window:
         """Return a window in stored numbers, which values outside of an integer's range are cut to."""

@@ -49,7 +49,7 @@ def read_level(path: str, attributes: dict[str, Any], level: int) -> Level:
     inner = PurePosixPath(dataset.path)
     if inner.is_absolute() or ".." in inner.parts or "::" in dataset.path or "://" in dataset.path:
         raise InputError(f"{path}: its metadata points outside the image: {dataset.path}")
-    axes = tuple(str(axis.name) for axis in multiscale.axes)
+    axes = tuple(_name(axis) for axis in multiscale.axes)
     if not {"y", "x"} <= set(axes):
         raise InputError(f"{path}: has the axes {', '.join(axes)}; expected y and x, and c for channels")
     scale, translation = _placed(path, axes, dataset, multiscale)
@@ -67,6 +67,11 @@ def _placed(path: str, axes: tuple[str, ...], dataset: Any, multiscale: Any) -> 
         scale = [s * f for s, f in zip(scale, factors, strict=True)]
         translation = [t * f + d for t, f, d in zip(translation, factors, shift, strict=True)]
     return scale, translation
+
+
+def _name(axis: Any) -> str:
+    """Return t or c for an axis of their types, whatever it is called there, and an axis's name otherwise."""
+    return {"time": "t", "channel": "c"}.get(axis.type, str(axis.name))
 
 
 def _labels(attributes: dict[str, Any]) -> tuple[str, ...] | None:

@@ -26,6 +26,7 @@ from pipeline.storage.metadata import Window
 from pipeline.storage.place import Place, Where
 from pipeline.storage.pyramid import STAGING, Stored, shrunk, staging, whole_unit
 from pipeline.storage.records import Units
+from pipeline.storage.source import place_of
 
 
 def create(store: Where, maps: Sequence[MapArray], record: dict[str, Any]) -> None:
@@ -69,27 +70,26 @@ def _add(root: zarr.Group, m: MapArray) -> None:
         if str(number) in group:  # an earlier run made it
             _refuse_another(m, number, group[str(number)])
             continue
-        names = ("c", "y", "x")
         group.create_array(
             str(number),
-            shape=(len(m.channels), *level.extents),
-            chunks=(1, *level.chunks),
-            shards=(1, *level.shards) if level.shards else None,
+            shape=m.shape(level),
+            chunks=m.one(level.chunks),
+            shards=m.one(level.shards) if level.shards else None,
             dtype=m.encoding.dtype,
             compressors=m.compression.made(form),
             fill_value=m.fill,
             chunk_key_encoding={"name": "default" if form == 3 else "v2", "separator": "/"},
-            dimension_names=names if form == 3 else None,
+            dimension_names=m.axes if form == 3 else None,
             # Format 2 has no names of dimensions; this is where xarray looks for them.
-            attributes={**m.encoding.attributes, **({} if form == 3 else {"_ARRAY_DIMENSIONS": names})},
+            attributes={**m.encoding.attributes, **({} if form == 3 else {"_ARRAY_DIMENSIONS": m.axes})},
         )
 
 
 def _refuse_another(m: MapArray, number: int, array: Any) -> None:
     """Raise `ValueError` where an array is not what a run would make."""
     level = m.levels[number]
-    shards = (1, *level.shards) if level.shards else None
-    wanted = ((len(m.channels), *level.extents), (1, *level.chunks), shards, str(array.dtype.type(m.fill)))
+    shards = m.one(level.shards) if level.shards else None
+    wanted = (m.shape(level), m.one(level.chunks), shards, str(array.dtype.type(m.fill)))
     made = (array.shape, array.chunks, array.shards, str(array.fill_value))
     if made != wanted:
         raise ValueError(
@@ -120,9 +120,9 @@ def units_of(level: Level, region: Region) -> Iterator[tuple[int, int]]:
 
 
 def write(
-    store: Where, m: MapArray, region: Region, units: Stored, cache: ChunkCache | None = None
+    store: Where, m: MapArray, region: Region, units: Stored, cache: ChunkCache | None = None, plane: int = 0
 ) -> tuple[list[Units], int]:
-    """Write the units of a map that a region (y, x) covers, and of the levels made along.
+    """Write the units of a map that a region (y, x) of a plane covers, and of the levels made along.
 
     Parameters
     ----------
@@ -134,6 +134,8 @@ def write(
         The stored numbers (rows, columns, maps, y, x).
     cache
         Of a run: it has the arrays open.
+    plane
+        The number of the plane, those of the last outer axis running fastest.
 
     Returns
     -------
@@ -145,7 +147,7 @@ def write(
     levels = list(takewhile(lambda level: level.along, m.levels))
     group, partial = Place.of(store) / m.group, staging(Place.of(store))
     arrays = [cache.open(group / str(number), "r+", partial) for number in range(len(levels))]
-    places = list(units_of(levels[0], region))
+    places, outer = list(units_of(levels[0], region)), place_of(plane, m.outer)
     written: list[list[list[tuple[int, int]]]] = [[[] for _ in m.channels] for _ in levels]
     total = 0
     for place, unit in zip(places, units.reshape(-1, *units.shape[2:]), strict=True):
@@ -155,11 +157,13 @@ def write(
                 values = shrunk(m, values, level.steps)
             whole = unit if level is levels[0] else whole_unit(m, level, values)
             for c in range(len(m.channels)):
-                written[number][c].append(array.write((c, *place), whole[c : c + 1]))
+                chunk = whole[c].reshape(m.one(level.unit))
+                written[number][c].append(array.write(m.full(c, place, outer), chunk))
             total += values.nbytes
-    counts = (len(m.channels), *units.shape[:2])
+    first = m.full(0, places[0], outer)
+    counts = m.full(len(m.channels), units.shape[:2], [1] * len(outer))
     return [
-        Units.of(f"{m.group}/{number}", (0, *places[0]), counts, [one for channel in made for one in channel])
+        Units.of(f"{m.group}/{number}", first, counts, [one for channel in made for one in channel])
         for number, made in enumerate(written)
     ], total
 

@@ -19,6 +19,7 @@ from pipeline.storage.images import RESERVED
 from pipeline.storage.maps import Level, MapArray
 from pipeline.storage.place import Place, Where
 from pipeline.storage.records import Units
+from pipeline.storage.source import place_of
 
 Stored = NDArray[Any]
 
@@ -57,8 +58,12 @@ def whole_unit(m: MapArray, level: Level, values: Stored) -> Stored:
     return unit
 
 
-def make(store: Where, m: MapArray, number: int, place: tuple[int, int], cache: ChunkCache) -> tuple[Units, int, int]:
-    """Make a write unit of a level from the level before, which is complete; return its record, bytes read and written.
+def make(
+    store: Where, m: MapArray, number: int, place: tuple[int, int], cache: ChunkCache, plane: int = 0
+) -> tuple[Units, int, int]:
+    """Make a write unit of a level of a plane from the level before, which is complete.
+
+    Returns its record, bytes read and bytes written.
 
     It is read chunk by chunk of this level, so that no more is held than the unit and what makes one chunk of it.
     """
@@ -67,15 +72,19 @@ def make(store: Where, m: MapArray, number: int, place: tuple[int, int], cache: 
     source, target = (cache.open(group / str(n), "r+", staging(Place.of(store))) for n in (number - 1, number))
     written, taken, given = [], 0, 0
     region = level.region(place)
+    outer = place_of(plane, m.outer)
+    planes = [Interval(at, at + 1) for at in outer]
     unit = np.full((1, *level.unit), m.fill, m.encoding.dtype)
     for c in range(len(m.channels)):
         for corner in product(*(range(i.start, i.stop, n) for i, n in zip(region, level.chunks, strict=True))):
             part = tuple(
                 Interval(at, min(at + n, i.stop)) for at, n, i in zip(corner, level.chunks, region, strict=True)
             )
-            values = source.read((Interval(c, c + 1), *level.before(part, before.extents)))
+            under = level.before(part, before.extents)
+            values = source.read(m.full(Interval(c, c + 1), under, planes)).reshape(1, *map(len, under))
             rows, columns = (p.within(i) for p, i in zip(part, region, strict=True))
             unit[:, rows, columns] = made = shrunk(m, values, level.steps)
             taken, given = taken + values.nbytes, given + made.nbytes
-        written.append(target.write((c, *place), unit))
-    return Units.of(f"{m.group}/{number}", (0, *place), (len(m.channels), 1, 1), written), taken, given
+        written.append(target.write(m.full(c, place, outer), unit.reshape(m.one(level.unit))))
+    counts = m.full(len(m.channels), (1, 1), [1] * len(outer))
+    return Units.of(f"{m.group}/{number}", m.full(0, place, outer), counts, written), taken, given

@@ -76,7 +76,12 @@ class Units:
     def pack(self) -> list[Any]:
         """Return the record as msgpack takes it."""
         sizes, sums = np.array(self.sizes, "<u8").tobytes(), np.array(self.sums, "<u4").tobytes()
-        seen = self.sight and [self.sight.low, self.sight.high, self.sight.samples.astype("<f4").tobytes()]
+        seen = self.sight and [
+            self.sight.low,
+            self.sight.high,
+            len(self.sight.samples),
+            self.sight.samples.astype("<f4").tobytes(),
+        ]
         return [self.array, self.first, self.counts, sizes, sums, seen]
 
     @classmethod
@@ -85,7 +90,7 @@ class Units:
         array, first, counts, sizes, sums, seen = packed
         sight = None
         if seen:
-            samples = np.frombuffer(seen[2], "<f4").astype(np.float32).reshape(counts[0], -1)
+            samples = np.frombuffer(seen[3], "<f4").astype(np.float32).reshape(seen[2], -1)
             sight = Sight(float(seen[0]), float(seen[1]), samples)
         units = cls(
             str(array),

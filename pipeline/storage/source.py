@@ -1,6 +1,10 @@
 """Handles to input arrays: what a worker needs to read a region, and nothing else."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -15,8 +19,37 @@ from pipeline.storage.place import Place
 
 
 @dataclass(frozen=True)
+class Outer:
+    """An axis that planes lie along, t or z: how many there are, and where they lie in the world."""
+
+    name: str
+    extent: int
+    first: int = 0
+    """Of the planes used, the first one's place in the array."""
+    scale: float = 1.0
+    translation: float = 0.0
+    """Of the first plane used."""
+    unit: str | None = None
+
+
+def place_of(plane: int, outer: Sequence[Outer]) -> tuple[int, ...]:
+    """Return a plane's place along each outer axis, the last one running fastest.
+
+    >>> place_of(7, [Outer("t", 3), Outer("z", 5)])
+    (1, 2)
+    """
+    place = []
+    for axis in reversed(outer):
+        plane, at = divmod(plane, axis.extent)
+        place.append(at)
+    return tuple(reversed(place))
+
+
+@dataclass(frozen=True)
 class Source:
     """An image as a run reads it: a frozen record that crosses processes; the array is opened at each read.
+
+    It is what the config selects of an array: its planes (all t and z), channels and a region of each plane.
 
     Parameters
     ----------
@@ -26,16 +59,17 @@ class Source:
         What the user wrote, or the glob found.
     array
         The place of the Zarr array.
-    axes
-        The names of the array's axes; those beside c, y and x have one pixel.
-    channels
-        The names of the channels.
-    extents, chunks
-        Of (y, x), in pixels; chunks are the least that can be decoded.
+    axes, shape, grain
+        Of the array: the names of its axes, and along each its pixels and those of a chunk, the least that can be
+        decoded.
+    channels, picks
+        The names of the channels, and the place of each in the array.
+    extents, offset
+        Of (y, x), in pixels: how large a plane is, and where in the array it begins.
     dtype
         The type of the pixels.
-    chunk_bytes
-        Of one decoded chunk over all axes.
+    outer
+        The axes that planes lie along, t before z.
     scale, translation, units
         Of (y, x): the size of a pixel, the place of the centre of the first one, and in what.
     geo
@@ -50,11 +84,14 @@ class Source:
     path: str
     array: Place
     axes: tuple[str, ...]
+    shape: tuple[int, ...]
+    grain: tuple[int, ...]
     channels: tuple[str, ...]
+    picks: tuple[int, ...]
     extents: tuple[int, int]
-    chunks: tuple[int, int]
     dtype: str
-    chunk_bytes: int
+    offset: tuple[int, int] = (0, 0)
+    outer: tuple[Outer, ...] = ()
     scale: tuple[float, float] = (1.0, 1.0)
     translation: tuple[float, float] = (0.0, 0.0)
     units: tuple[str | None, str | None] = (None, None)
@@ -63,11 +100,44 @@ class Source:
     digest: str = ""
 
     @property
+    def planes(self) -> int:
+        """The number of planes (y, x), each of all channels."""
+        return math.prod(axis.extent for axis in self.outer)
+
+    @property
+    def chunks(self) -> tuple[int, int]:
+        """The pixels (y, x) of a chunk."""
+        y, x = (min(self.along(axis, self.grain), self.along(axis, self.shape)) for axis in "yx")
+        return y, x
+
+    @property
+    def chunk_bytes(self) -> int:
+        """The bytes of one decoded chunk over all axes."""
+        return math.prod(self.grain) * np.dtype(self.dtype).itemsize
+
+    @property
     def pixel_bytes(self) -> int:
-        """The bytes of one place (y, x) over all channels, decoded."""
+        """The bytes of one place (y, x) of a plane over all channels, decoded."""
         return len(self.channels) * np.dtype(self.dtype).itemsize
 
-    def read(self, region: Region, cache: ChunkCache | None = None, readers: Readers = ((), ())) -> NDArray[Any]:
+    @property
+    def decoded_bytes(self) -> int:
+        """The bytes that are decoded for one place (y, x) of a plane: chunks may hold other channels and planes too."""
+        thick = math.prod(self.along(axis.name, self.grain) for axis in self.outer)
+        deep = self.along("c", self.grain)
+        return len({pick // deep for pick in self.picks}) * deep * thick * np.dtype(self.dtype).itemsize
+
+    def along(self, axis: str, sizes: Sequence[int]) -> int:
+        """Return the one of the sizes, one for each axis of the array, that is of the named axis; 1 without it."""
+        return sizes[self.axes.index(axis)] if axis in self.axes else 1
+
+    def placed(self, region: Region) -> Region:
+        """Return a region (y, x) of a plane in pixels of the array."""
+        return tuple(Interval(i.start + o, i.stop + o) for i, o in zip(region, self.offset, strict=True))
+
+    def read(
+        self, region: Region, cache: ChunkCache | None = None, readers: Readers = ((), ()), plane: int = 0
+    ) -> NDArray[Any]:
         """Return the raw pixels of a region (y, x) of all channels as (c, y, x); raises `InputError` if it cannot.
 
         Parameters
@@ -78,25 +148,50 @@ class Source:
             Where chunks are looked for that other blocks read, and left for them.
         readers
             With a cache: who else reads the chunks of the region.
+        plane
+            The number of the plane, those of z running fastest.
         """
+        placed = self.placed(region)
         try:
             array = cache.open(self.array, "r") if cache else Handle.open(self.array, "r")
             if cache is None or not cache.limit or is_empty(region):
-                return self._get(array, region)
-            chunked = Chunked(str(self.array), self.extents, self.chunks)
-            return chunked.read(region, readers, cache, lambda part: self._get(array, part))
+                return self._get(array, placed, plane)
+            whole = (self.along("y", self.shape), self.along("x", self.shape))
+            chunked = Chunked((str(self.array), plane), whole, self.chunks)
+            return chunked.read(placed, readers, cache, lambda part: self._get(array, part, plane))
         except PlaceError as error:
-            raise InputError(f"{self.path}: y {region[0]}, x {region[1]} cannot be read: {error}") from None
+            raise InputError(f"{self.path}: {self._where(plane, region)} cannot be read: {error}") from None
         except Exception as error:
             raise InputError(
-                f"{self.path}: y {region[0]}, x {region[1]} cannot be read: a chunk is damaged or missing "
+                f"{self.path}: {self._where(plane, region)} cannot be read: a chunk is damaged or missing "
                 f"({type(error).__name__}: {error})"
             ) from error
 
-    def _get(self, array: Handle, region: Region) -> NDArray[Any]:
-        places = {"c": Interval(0, len(self.channels)), "y": region[0], "x": region[1]}
-        box = array.read(tuple(places.get(axis, Interval(0, 1)) for axis in self.axes))
-        values = np.asarray(box, self.dtype)
-        order = [self.axes.index(axis) for axis in ("c", "y", "x") if axis in self.axes]
-        rest = [n for n in range(len(self.axes)) if n not in order]
-        return values.transpose([*rest, *order]).reshape(len(self.channels), *map(len, region))
+    def _where(self, plane: int, region: Region) -> str:
+        places = zip(self.outer, place_of(plane, self.outer), strict=True)
+        outer = "".join(f"{axis.name} {axis.first + at}, " for axis, at in places)
+        return f"{outer}y {region[0]}, x {region[1]}"
+
+    def _get(self, array: Handle, region: Region, plane: int) -> NDArray[Any]:
+        """Return a region, in pixels of the array, of a plane."""
+        firsts = [axis.first + at for axis, at in zip(self.outer, place_of(plane, self.outer), strict=True)]
+        boxes = {axis.name: Interval(n, n + 1) for axis, n in zip(self.outer, firsts, strict=True)}
+        order = [self.axes.index(axis) for axis in (*boxes, "c", "y", "x") if axis in self.axes]
+        parts = []
+        for run in self._runs:
+            boxes |= {"c": run, "y": region[0], "x": region[1]}
+            values = np.asarray(array.read(tuple(boxes[axis] for axis in self.axes)), self.dtype)
+            parts.append(values.transpose(order).reshape(len(run), *map(len, region)))
+        read = [c for run in self._runs for c in range(run.start, run.stop)]
+        joined = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        return joined if read == list(self.picks) else joined[[read.index(pick) for pick in self.picks]]
+
+    @cached_property
+    def _runs(self) -> tuple[Interval, ...]:
+        """The channels to read: those of the same chunk or of neighbouring ones together, so that each is read once."""
+        deep = self.along("c", self.grain)
+        wanted = sorted(set(self.picks))
+        cuts = [n for n, (a, b) in enumerate(pairwise(wanted), 1) if b // deep - a // deep > 1]
+        return tuple(
+            Interval(wanted[a], wanted[b - 1] + 1) for a, b in zip([0, *cuts], [*cuts, len(wanted)], strict=True)
+        )

@@ -1,10 +1,14 @@
 """Which chunks of an array are stored; the others are all fill value, and cost neither reading nor computing."""
 
+from collections.abc import Mapping, Sequence
+from itertools import product
+from math import prod
 from typing import Any
 
 import zarr
 from zarr.core.sync import sync
 
+from pipeline.geometry import Interval, Region, intersect, is_empty
 from pipeline.storage.source import Source
 
 MOST_AFAR = 50_000
@@ -13,20 +17,52 @@ MOST_AFAR = 50_000
 MOST = 200_000
 """Objects that are listed at the most: an array with more of them has hardly a part worth skipping."""
 
+Stored = Mapping[int, frozenset[tuple[int, int]]]
+"""For each plane that has any the places (y, x) of its stored chunks or shards, in units of `unit`."""
 
-def stored_chunks(source: Source) -> frozenset[tuple[int, int]] | None:
-    """Return the places (y, x) of an image's stored chunks or shards, in units of `unit`; None where nearly all are.
+
+def stored_chunks(source: Source) -> Stored | None:
+    """Return which chunks or shards of an image are stored; None where nearly all are.
 
     One listing of the array's keys; a key of any form ends with the chunk's place along each axis.
     """
     array = zarr.open_array(source.array.store(), mode="r")
-    y, x = source.axes.index("y"), source.axes.index("x")
     sizes = array.shards or array.chunks
-    height, width = (-(-e // u) for e, u in zip(source.extents, (sizes[y], sizes[x]), strict=True))
-    if not source.array.is_listed or (not source.array.is_local and height * width > MOST_AFAR):
+    ends = zip(_region(source), unit(source), strict=True)
+    full = source.planes * prod(-(-i.stop // u) - i.start // u for i, u in ends)
+    if not source.array.is_listed or (not source.array.is_local and full > MOST_AFAR):
         return None
-    places = sync(_list(array, y, x))
-    return frozenset(places) if places is not None and len(places) < height * width else None
+    places = sync(_list(array))
+    if places is None:
+        return None
+    found: dict[int, set[tuple[int, int]]] = {}
+    for place in places:
+        box = {axis: Interval(p * n, (p + 1) * n) for axis, p, n in zip(source.axes, place, sizes, strict=True)}
+        at = place[source.axes.index("y")], place[source.axes.index("x")]
+        for plane in _planes(source, box):
+            found.setdefault(plane, set()).add(at)
+    if sum(map(len, found.values())) >= full:
+        return None
+    return {plane: frozenset(at) for plane, at in found.items()}
+
+
+def _region(source: Source) -> Region:
+    return source.placed(tuple(Interval(0, extent) for extent in source.extents))
+
+
+def _planes(source: Source, box: Mapping[str, Interval]) -> Sequence[int]:
+    """Return the planes that have pixels of the image in a box of the array."""
+    whole = Interval(0, 1)
+    if is_empty(intersect((box["y"], box["x"]), _region(source))):
+        return ()
+    if not any(box.get("c", whole).start <= pick < box.get("c", whole).stop for pick in source.picks):
+        return ()
+    numbers = [0]
+    for axis in source.outer:
+        inside = box[axis.name].intersect(Interval(axis.first, axis.first + axis.extent))
+        along = range(inside.start - axis.first, inside.stop - axis.first)
+        numbers = [n * axis.extent + at for n, at in product(numbers, along)]
+    return numbers
 
 
 def unit(source: Source) -> tuple[int, int]:
@@ -36,15 +72,14 @@ def unit(source: Source) -> tuple[int, int]:
     return sizes[source.axes.index("y")], sizes[source.axes.index("x")]
 
 
-async def _list(array: Any, y: int, x: int) -> set[tuple[int, int]] | None:
-    found: set[tuple[int, int]] = set()
+async def _list(array: Any) -> list[tuple[int, ...]] | None:
+    """Return the places of all stored objects, or None where there are too many."""
+    found: list[tuple[int, ...]] = []
     prefix = array.store_path.path
-    listed = 0
     async for key in array.store_path.store.list_prefix(f"{prefix}/" if prefix else ""):
         parts = key.removeprefix(prefix).replace(".", "/").split("/")[-array.ndim :]
         if len(parts) == array.ndim and all(part.isdecimal() for part in parts):
-            listed += 1
-            if listed > MOST:
+            found.append(tuple(map(int, parts)))
+            if len(found) > MOST:
                 return None
-            found.add((int(parts[y]), int(parts[x])))
     return found

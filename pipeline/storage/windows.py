@@ -13,6 +13,9 @@ from pipeline.storage.metadata import Window
 SAMPLES = 32
 """Pixels along an axis of a map that are looked at, at the most, evenly spread."""
 
+PLANES = 16
+"""Planes that pixels are looked at of, at the most."""
+
 SHOWN = (1, 99)
 """The percentiles of these pixels that a channel is shown between, so that a few stray ones do not make it dark."""
 
@@ -33,6 +36,16 @@ def _places(extent: int, interval: Interval) -> NDArray[np.intp]:
     step = -(-extent // SAMPLES)
     first = step // 2 + -(-max(0, interval.start - step // 2) // step) * step
     return np.arange(first, interval.stop, step) - interval.start
+
+
+def looked_at(plane: int, planes: int) -> bool:
+    """Say whether pixels of a plane are looked at: of many planes some are, evenly spread.
+
+    >>> [plane for plane in range(100) if looked_at(plane, 100)][:3]
+    [3, 10, 17]
+    """
+    step = -(-planes // PLANES)
+    return plane % step == step // 2
 
 
 @dataclass(frozen=True)
