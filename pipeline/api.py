@@ -48,7 +48,7 @@ def plan(
     if storage_options is not None:
         job = job.opened_with(storage_options)
     limit = psutil.virtual_memory().total // (os.cpu_count() or 1) if memory is None else parse_size(memory)
-    sources = open_images(job.config.input.images, job.config.input.level, job.options)
+    sources = open_images(job.config.input.images, job.config.input, job.options)
     images = tuple(
         plan_image(source, job.stack.layers, job.scale(source.dtype), job.output, limit, kernel) for source in sources
     )

@@ -25,7 +25,7 @@ from pipeline.errors import ConfigError
 from pipeline.features import FeatureSpec, family, spec_of
 from pipeline.layers import LAYERS, Layer
 from pipeline.layers.base import Finite, Names, as_tuple
-from pipeline.sections import Compression, Output, Section
+from pipeline.sections import Compression, Output, RegionOf, Section, Selection
 from pipeline.stack import layer_names
 
 if TYPE_CHECKING:
@@ -34,13 +34,12 @@ else:
     AnyLayer = Annotated[reduce(operator.or_, LAYERS.values()), Discriminator("type")]
 
 
-class Input(Section):
+class Input(Selection):
     """The images and what their pixel values mean."""
 
     images: Names = Field(min_length=1, description="paths or globs of Zarr images, one or a list")
     black: Finite | None = Field(None, description="the pixel value that means -1 (default: the type's least)")
     white: Finite | None = Field(None, description="the pixel value that means +1 (default: the type's greatest)")
-    level: int = Field(0, ge=0, description="the resolution level of an OME-Zarr image, 0 the finest")
 
 
 class Config(Section):
@@ -201,6 +200,7 @@ def _keys(path: Path, value: Any) -> Iterable[str]:
     sections: dict[Path, type[BaseModel]] = {
         (): Config,
         ("input",): Input,
+        ("input", "region"): RegionOf,
         ("output",): Output,
         ("output", "compression"): Compression,
     }

@@ -13,6 +13,71 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
+Place = Annotated[int, Field(ge=0)]
+Bounds = Annotated[tuple[Finite, Finite], BeforeValidator(as_tuple)]
+
+
+def _as_range(value: Any) -> Any:
+    """Let an index stand for the range of this one; [start, stop] is half-open."""
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return (value, value + 1)
+    if (
+        not isinstance(value, list | tuple)
+        or len(value) != 2
+        or not all(isinstance(n, int) and not isinstance(n, bool) for n in value)
+        or not 0 <= value[0] < value[1]
+    ):
+        raise ValueError(f"expected an index from 0, or [start, stop] with start below stop; found {value!r}")
+    return tuple(value)
+
+
+Range = Annotated[tuple[int, int], BeforeValidator(_as_range, json_schema_input_type=Place | tuple[Place, Place])]
+"""An index, or start and stop, which does not count."""
+
+
+class RegionOf(Section):
+    """A part of each plane, an image of its own: padding happens at its edges."""
+
+    y: Bounds | None = Field(None, description="[start, stop], half-open (default: all)")
+    x: Bounds | None = Field(None, description="[start, stop], half-open (default: all)")
+    unit: Literal["pixel", "physical"] = Field(
+        "pixel",
+        description="of y and x: pixels of the level, or what its scale, translation and unit say; a pixel is in the "
+        "region where its centre is",
+    )
+
+    @model_validator(mode="after")
+    def _is_not_empty(self) -> Self:
+        for name, bounds in (("y", self.y), ("x", self.x)):
+            if bounds and not bounds[0] < bounds[1]:
+                raise ValueError(f"{name} goes from {bounds[0]:g} to {bounds[1]:g}; the first must be less")
+        if self.unit == "pixel" and any(n != int(n) for bounds in (self.y, self.x) for n in bounds or ()):
+            raise ValueError("pixels are whole numbers; or give unit: physical")
+        return self
+
+
+class Selection(Section):
+    """What of an image is read."""
+
+    level: int = Field(0, ge=0, description="the resolution level of an OME-Zarr image, 0 the finest")
+    channels: (
+        Annotated[
+            tuple[str | Place, ...],
+            Field(min_length=1),
+            BeforeValidator(
+                lambda value: (value,) if isinstance(value, str | int) else as_tuple(value),
+                json_schema_input_type=str | Place | Annotated[tuple[str | Place, ...], Field(min_length=1)],
+            ),
+        ]
+        | None
+    ) = Field(None, description="channels by name or by number from 0, one or a list, in this order (default: all)")
+    t: Range | None = Field(None, description="times: an index from 0, or [start, stop], half-open (default: all)")
+    z: Range | None = Field(
+        None, description="planes along z: an index from 0, or [start, stop], half-open (default: all)"
+    )
+    region: RegionOf | None = Field(None, description="a part of each plane (default: all)")
+
+
 class Compression(Section):
     """How chunks are compressed."""
 

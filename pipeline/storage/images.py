@@ -11,11 +11,13 @@ import zarr
 
 from pipeline.errors import HaloflowError, InputError
 from pipeline.pixels import stored_dtype
+from pipeline.sections import Selection
 from pipeline.storage.geo import read_geo
 from pipeline.storage.globs import is_pattern, matches
 from pipeline.storage.identity import digest
 from pipeline.storage.ome import Level, is_image, read_level
 from pipeline.storage.place import Place, Where
+from pipeline.storage.selecting import select
 from pipeline.storage.source import Outer, Source
 from pipeline.storage.unfinished import refuse_unfinished
 
@@ -47,9 +49,11 @@ def find(patterns: Sequence[str], options: Mapping[str, Any] | None = None) -> l
     return [Place.of(path, options) for path in dict.fromkeys(path.rstrip("/") or path for path in paths)]
 
 
-def open_images(patterns: Sequence[str], level: int, options: Mapping[str, Any] | None = None) -> list[Source]:
-    """Return all the images of a run; raises `InputError` naming the path of one that cannot be read."""
-    sources = [open_image(place, level) for place in find(patterns, options)]
+def open_images(
+    patterns: Sequence[str], selection: Selection, options: Mapping[str, Any] | None = None
+) -> list[Source]:
+    """Return what is selected of the images of a run; raises `InputError` naming one that cannot be read."""
+    sources = [select(open_image(place, selection.level), selection) for place in find(patterns, options)]
     taken: dict[str, str] = {RESERVED: "the run's own records", "zarr.json": "Zarr's own metadata"}
     for source in sources:
         if source.name in taken:
