@@ -13,6 +13,10 @@ PIXEL = 20.0
 WEST, NORTH = 420_000.0, 4_520_000.0
 """Metres east and north of the upper left corner of the upper left pixel."""
 EPSG = 32633
+NAMES = (
+    '<GDALMetadata><Item name="DESCRIPTION" sample="0" role="description">red</Item>'
+    '<Item name="DESCRIPTION" sample="1" role="description">infrared</Item></GDALMetadata>'
+)
 
 
 def write(out: Path, side: int) -> None:
@@ -30,6 +34,7 @@ def write(out: Path, side: int) -> None:
         (33550, "d", 3, (PIXEL, PIXEL, 0.0), True),
         (33922, "d", 6, (0.0, 0.0, 0.0, WEST, NORTH, 0.0), True),
         (34735, "H", len(keys), keys, True),
+        (42112, "s", 0, NAMES, True),
     ]
     tifffile.imwrite(
         out,

@@ -24,7 +24,7 @@ GRIDS = {
 }
 
 
-def write(path, values, crs, affine, **tags):
+def write(path, values, crs, affine):
     with rasterio.open(
         path,
         "w",
@@ -37,7 +37,7 @@ def write(path, values, crs, affine, **tags):
         transform=rasterio.Affine(*affine),
     ) as file:
         file.write(values)
-        file.update_tags(**tags)
+        file.descriptions = [f"band <{n}>" for n in range(len(values))]
 
 
 @pytest.mark.parametrize("grid", GRIDS)
@@ -51,12 +51,14 @@ def test_there_and_back(tmp_path, grid):
     assert attributes["geo"] == {"crs": crs, "affine": list(affine)}
     source = open_image(str(tmp_path / "a.zarr"))
     assert min(source.scale) > 0
+    assert source.channels == ("band <0>", "band <1>")
     assert source.units == ((None, None) if grid == "degrees" else ("meter", "meter"))
     export(str(tmp_path / "a.zarr"), tmp_path / "b.tif")
     export(str(tmp_path / "a.zarr"), tmp_path / "c.tif", region=((17, 101), (33, 300)), channels=[1])
     with rasterio.open(tmp_path / "a.tif") as a, rasterio.open(tmp_path / "b.tif") as b:
         assert (a.crs, a.bounds, a.shape, a.count) == (b.crs, b.bounds, b.shape, b.count)
         assert a.transform.almost_equals(b.transform, 1e-9)
+        assert a.descriptions == b.descriptions
         assert np.array_equal(a.read(), b.read())
         with rasterio.open(tmp_path / "c.tif") as c:
             assert np.allclose(c.xy(0, 0), a.xy(17, 33), rtol=1e-12)

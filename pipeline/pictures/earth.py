@@ -16,12 +16,13 @@ _UNITS = {"metre": "meter", "meter": "meter", "foot": "foot", "kilometre": "kilo
 
 @dataclass(frozen=True)
 class Located:
-    """Scale, translation and units by axis, the attributes to keep, and what to tell the user."""
+    """Scale, translation and units by axis, the attributes to keep, the bands' names, and what to tell the user."""
 
     scale: dict[str, float] = field(default_factory=dict)
     translation: dict[str, float] = field(default_factory=dict)
     units: dict[str, str] = field(default_factory=dict)
     attributes: dict[str, Any] = field(default_factory=dict)
+    channels: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
 
@@ -38,16 +39,18 @@ def located(tif: Any, source: Path, path: str) -> Located:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of files without a transform, which is said below
             with rasterio.open(source, driver="GTiff") as file:
-                affine, crs = tuple(file.transform)[:6], file.crs
+                affine, crs, bands = tuple(file.transform)[:6], file.crs, file.descriptions
     except Exception as error:  # noqa: BLE001 - whatever damaged tags make GDAL raise; no pixel depends on them
         return Located(notes=(f"{path}: its place on Earth cannot be read and is left out: {error}",))
     if crs is None or affine == (1, 0, 0, 0, 1, 0):
         return Located(notes=(f"{path}: names no coordinate system or no place in one, so none is kept",))
+    channels = bands if all(bands) else ()
     attributes = {KEY: {"crs": crs.to_string(), "affine": list(affine)}}
     where = placed(affine)
     if where is None:
         return Located(
             attributes=attributes,
+            channels=channels,
             notes=(
                 f"{path}: its grid is rotated, sheared or mirrored, so its coordinates are pixels; the transform is "
                 f"kept in the attribute {KEY!r}; to have coordinates, warp it to a grid that is north up (gdalwarp)",
@@ -60,4 +63,5 @@ def located(tif: Any, source: Path, path: str) -> Located:
         translation=dict(zip("yx", translation, strict=True)),
         units=dict.fromkeys("yx", unit) if unit else {},  # OME-Zarr has no degrees
         attributes=attributes,
+        channels=channels,
     )

@@ -113,7 +113,7 @@ def _picture(tif: Any, source: Path, opening: Opening) -> Picture:
     others = len(tif.series) - 1
     notes = (f"{path}: holds {others} more images, which are left out",) if others else ()
     return Picture(
-        channels=_channels(told.channels, axes, names(samples, colour=coloured, alpha=alpha)),
+        channels=_channels(where.channels or told.channels, axes, names(samples, colour=coloured, alpha=alpha)),
         extents=(axes.extent("Y"), axes.extent("X")),
         dtype=dtype,
         read=read,

@@ -7,6 +7,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree as ET
 
 import numpy as np
 import tifffile
@@ -23,6 +24,8 @@ _OME = ("bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "float32"
 _SIGNS = {name: sign for sign, name in UNITS.items()}
 _KINDS = {33550: "d", 33922: "d", 34264: "d", 34735: "H", 34736: "d", 34737: "s"}
 """The tags that make a TIFF a GeoTIFF, and the types of their values."""
+_METADATA = 42112
+"""GDAL's tag of what it knows of bands, as XML."""
 
 
 def _write(selection: Selection, out: Path) -> tuple[str, ...]:
@@ -101,7 +104,16 @@ def _located(selection: Selection) -> list[tuple[Any, ...]]:
             file.write(np.zeros((1, 1, 1), np.uint8))
         with tifffile.TiffFile(io.BytesIO(memory.read())) as tif:
             found = [tag for tag in tif.pages.first.tags if tag.code in _KINDS]
-            return [(tag.code, _KINDS[tag.code], _count(tag.value), tag.value, True) for tag in found]
+            tags = [(tag.code, _KINDS[tag.code], _count(tag.value), tag.value, True) for tag in found]
+    return [*tags, (_METADATA, "s", 0, _band_names(selection), True)]
+
+
+def _band_names(selection: Selection) -> str:
+    """Return the channels' names as GDAL has them, in XML of its own in a tag of its own."""
+    root = ET.Element("GDALMetadata")
+    for place, name in enumerate(selection.channels):
+        ET.SubElement(root, "Item", name="DESCRIPTION", sample=str(place), role="description").text = name
+    return ET.tostring(root, "unicode")
 
 
 def _count(value: Any) -> int:
