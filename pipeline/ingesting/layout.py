@@ -5,11 +5,16 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import zarr
+from zarr.core.buffer import default_buffer_prototype
+from zarr.core.sync import sync
+from zarr.storage import MemoryStore
 
 from pipeline.describe import size, times
 from pipeline.errors import OutputError
 from pipeline.pictures.base import Block, Picture
 from pipeline.storage.codecs import Codec
+from pipeline.storage.place import Place
 
 _MOST = 2**30
 """Blosc compresses at most 2 GiB at once."""
@@ -109,11 +114,15 @@ class Layout:
         shape = [values.shape["cyx".index(axis)] if axis in "cyx" else 1 for axis in self.axes]
         array[index] = values.reshape(shape)
 
-    def create(self, group: Any) -> Any:
-        """Make the empty array ``0`` in a group."""
-        lead = (1,) * (len(self.axes) - 2)
-        return group.create_array(
-            "0",
+    def create(self, place: Place) -> None:
+        """Make the empty array at a place.
+
+        Its metadata is made in memory and written from there: zarr would also write that of all groups above the place,
+        up to the top of a bucket.
+        """
+        lead, store = (1,) * (len(self.axes) - 2), MemoryStore()
+        zarr.create_array(
+            store,
             shape=self.shape,
             chunks=(*lead, *self.chunks),
             shards=(*lead, *self.shards) if self.shards else None,
@@ -121,10 +130,15 @@ class Layout:
             compressors=Codec(self.compression, self.level).made(),
             fill_value=0,
             dimension_names=self.axes,
-            # an absent chunk would read as 0 and pass for lost data later; and −0.0 is not 0
-            config={"write_empty_chunks": True},
-            overwrite=True,
         )
+        made = sync(store.get("zarr.json", default_buffer_prototype()))
+        if made is not None:
+            place.write("zarr.json", made.to_bytes())
+
+    def open(self, place: Place) -> Any:
+        """Open the array for writing."""
+        # An absent chunk would read as 0 and pass for lost data later; and −0.0 is not 0.
+        return zarr.open_array(place.store(), mode="r+").with_config({"write_empty_chunks": True})
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain data, ready for JSON."""

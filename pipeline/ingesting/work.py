@@ -45,7 +45,7 @@ class Work:
             self.place.delete()
             if not self.place.create("zarr.json", json.dumps(head).encode()):
                 raise OutputError(f"{self.store} was made meanwhile by another program; name another place")
-            self.layout.create(zarr.open_group(self.place.store(), mode="r+"))
+            self.layout.create(self.place / "0")
         return {}
 
     def resume(self, told: dict[str, Any], identity: dict[str, Any]) -> dict[int, Done]:
@@ -70,7 +70,7 @@ class Work:
         self.layout = replace(self.layout, band=tuple(before["band"]))
         with writing(self.store):
             if self.place.read("0/zarr.json") is None:
-                self.layout.create(zarr.open_group(self.place.store(), mode="r+"))
+                self.layout.create(self.place / "0")
             if self.place.is_local:  # what a killed writer left: zarr writes these and renames them
                 for stray in self.place.path.rglob("*.partial"):
                     stray.unlink(missing_ok=True)
@@ -82,7 +82,7 @@ class Work:
         """Do what is not done, and finish the store."""
         done, total = dict(known), self.layout.count
         with writing(self.store):
-            array = zarr.open_array((self.place / "0").store(), mode="r+")
+            array = self.layout.open(self.place / "0")
         todo = ((n, block) for n, block in enumerate(self.layout.units()) if n not in known)
         advice = "; once that is mended, give --resume to go on"
         pool, running = ThreadPoolExecutor(workers, "ingest"), set[Future[Done]]()
