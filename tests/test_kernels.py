@@ -60,6 +60,9 @@ OPERATIONS = {
     "min": other("pool", op="min", window=(2, 3), stride=(1, 4)),
     "mean": other("pool", op="mean", window=(3, 2)),
     "relu": other("relu"),
+    "abs": other("abs"),
+    "clip": other("clip", low=-0.5, high=0.75),
+    "leaky_relu": other("leaky_relu", slope=0.3),
     "normalise": other("normalise", scale=(1.5, -2.0, 0.1), offset=3.0),
 }
 
@@ -233,6 +236,13 @@ CHAINS = {
     "not monotone": (convolution(3, 3, (2, 2), stride=2), other("normalise", scale=-1.5), other("pool", window=(3, 2))),
     "mean": (convolution(2, 3, (5, 5), match="sum"), other("relu"), other("pool", op="mean", stride=(3, 1))),
     "products": (products(1, 3, (9, 9)), other("relu"), other("pool", stride=(2, 4))),
+    "leaky": (
+        convolution(1, 3, (3, 3)),
+        other("leaky_relu", slope=0.1),
+        other("clip", low=-0.5, high=0.25),
+        other("pool"),
+    ),
+    "turned": (convolution(1, 3, (3, 3)), other("abs"), other("pool", op="min")),
     "point layers": (other("relu"), other("normalise", scale=3.0, offset=-1.0), other("relu")),
     "pooling": (other("normalise", scale=2.0), other("pool", window=(4, 1), stride=(1, 2))),
     "only the first convolution": (convolution(2, 3, (3, 3)), other("relu"), convolution(3, 3, (2, 2))),

@@ -15,8 +15,9 @@ from numba.extending import intrinsic
 COPY, MAX, MIN, SUM = range(4)
 """How the rows and columns under a pooling window are joined; COPY where there is no pooling."""
 
-DIVIDE, ADD, RELU, SCALE = range(4)
-"""Point steps: x / p, x + p, max(x, p) with p = 0, x · p; p is a number for each map."""
+DIVIDE, ADD, FLOOR, SCALE, CEILING, LEAK, ABS = range(7)
+"""Point steps: x / p, x + p, max(x, p), x · p, min(x, p), x · p where x is not positive, and x without its sign; p is a
+number for each map."""
 
 LANES = 16 if binding.get_host_cpu_features().get("avx512f") else 8
 """Pixels of one vector register; more registers are one vector to the compiler, fewer are two."""
@@ -155,6 +156,15 @@ def _point(row, code, parameter):
     elif code == SCALE:
         for x in range(len(row)):
             row[x] = row[x] * parameter
+    elif code == CEILING:
+        for x in range(len(row)):
+            row[x] = _minimum(row[x], parameter)
+    elif code == LEAK:
+        for x in range(len(row)):
+            row[x] = row[x] if row[x] > 0 else row[x] * parameter
+    elif code == ABS:
+        for x in range(len(row)):
+            row[x] = abs(row[x])
     else:
         # With a constant 0 this would become a masked store, which is slow on some processors.
         for x in range(len(row)):

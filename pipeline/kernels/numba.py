@@ -9,6 +9,7 @@ rounding never decreases either, so pooling first gives the same bits with less 
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,7 @@ from pipeline.compiled.taps import SeparableTaps, Taps, separate
 from pipeline.kernels.base import Backend, Kernel
 from pipeline.operation import Operation
 
-_POINT = ("relu", "normalise")
+_POINT = ("relu", "normalise", "abs", "clip", "leaky_relu")
 _JOIN = {"max": vector.MAX, "min": vector.MIN, "mean": vector.SUM}
 
 _TAPS = {1: 2.2e10, 2: 2.7e10, 3: 3e10, 4: 3.4e10}
@@ -50,25 +51,30 @@ def _supports(operation: Operation) -> bool:
 
 def _steps(operation: Operation) -> Steps:
     """Return what an operation does to each pixel on its own, as the NumPy reference does it."""
-    maps = len(operation.maps)
+    steps: list[tuple[int, Any]] = []
+    arrays = {key: values.astype(np.float32) for key, values in operation.arrays.items()}
     match operation.kind:
         case "relu":
-            return [(vector.RELU, np.zeros(maps, np.float32))]
+            steps = [(vector.FLOOR, 0)]
+        case "leaky_relu":
+            steps = [(vector.LEAK, arrays["slope"])]
+        case "abs":
+            steps = [(vector.ABS, 0)]
+        case "clip":  # 0 is added so that there is no −0 beside a bound of 0
+            bounds = (("high", vector.CEILING), ("low", vector.FLOOR))
+            steps = [(vector.ADD, 0), *((code, arrays[key] + np.float32(0)) for key, code in bounds if key in arrays)]
         case "normalise":
-            scale, offset = (operation.arrays[key].astype(np.float32) for key in ("scale", "offset"))
-            return [(vector.SCALE, scale), (vector.ADD, offset)]
+            steps = [(vector.SCALE, arrays["scale"]), (vector.ADD, arrays["offset"])]
         case "convolution":
-            steps: Steps = []
             if (divisor := operation.options["divisor"]) != 1:
-                steps.append((vector.DIVIDE, np.full(maps, divisor, np.float32)))
-            if (bias := operation.arrays["bias"].astype(np.float32)).any():
-                steps.append((vector.ADD, np.tile(bias, maps // len(bias))))
-            return steps
-    return []
+                steps.append((vector.DIVIDE, divisor))
+            if arrays["bias"].any():
+                steps.append((vector.ADD, np.tile(arrays["bias"], len(operation.maps) // len(arrays["bias"]))))
+    return [(code, np.broadcast_to(np.float32(numbers), len(operation.maps))) for code, numbers in steps]
 
 
 def _never_decrease(steps: Steps) -> bool:
-    return all(code != vector.SCALE or bool((numbers > 0).all()) for code, numbers in steps)
+    return all(code != vector.ABS and (code != vector.SCALE or bool((numbers > 0).all())) for code, numbers in steps)
 
 
 def _parts(operation: Operation) -> list[tuple[Array, Array]] | None:
