@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pipeline.exporting.export import export
     from pipeline.ingesting.ingest import ingest
     from pipeline.job import Job, load
+    from pipeline.labelled import open_store as open  # noqa: A004 - as pipeline.open
     from pipeline.planning import Plan
     from pipeline.verification import Verification, verify
 
@@ -28,6 +29,7 @@ __all__ = [
     "export",
     "ingest",
     "load",
+    "open",
     "plan",
     "run",
     "verify",
@@ -42,14 +44,18 @@ _HOMES = {
     "export": "pipeline.exporting.export",
     "ingest": "pipeline.ingesting.ingest",
     "load": "pipeline.job",
+    "open": "pipeline.labelled",
     "plan": "pipeline.api",
     "run": "pipeline.api",
     "verify": "pipeline.verification",
 }
+
+_NAMES = {"open": "open_store"}
+"""What is called otherwise at home: ``open`` would hide Python's own there."""
 
 
 def __getattr__(name: str) -> Any:
     # Loaded on use, so that 'haloflow --help' does not wait for NumPy, Zarr and Dask.
     if name not in __all__:
         raise AttributeError(f"module 'pipeline' has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    return getattr(import_module(_HOMES[name]), _NAMES.get(name, name))

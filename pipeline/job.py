@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from pipeline.errors import FeatureError, InputError, StackError
 from pipeline.execute.lazy import stack_lazily
 from pipeline.features import CropOf, CropSpec, File, make_all
 from pipeline.geometry import Interval
+from pipeline.labelled import channel_axis, stack_labelled
 from pipeline.pixels import Encoding, PixelScale, stored_dtype
 from pipeline.planning import OutputSpec
 from pipeline.stack import Stack, run_whole
@@ -43,7 +45,9 @@ class JobStack:
         Parameters
         ----------
         image
-            Raw pixels (c, y, x) or (y, x): a NumPy array gives a NumPy array, a Dask array a lazy Dask array.
+            Raw pixels (c, y, x) or (y, x): a NumPy array gives a NumPy array, a Dask array a lazy Dask array. Of a
+            DataArray the axes are known by their names (y, x; c, channel or band), every plane along others is run,
+            and what it gives is a DataArray (…, feature, y, x) with coordinates, lazy where it holds a Dask array.
         layer
             The name of the layer; by default the last.
         kernel
@@ -58,16 +62,18 @@ class JobStack:
         StackError
             Where the layers do not fit the image.
         """
+        if type(image).__module__.startswith("xarray"):
+            return self._labelled(image, layer, kernel)
         if not isinstance(image, np.ndarray | da.Array):
-            raise InputError(f"the stack takes NumPy and Dask arrays, not {type(image).__name__}")
+            raise InputError(
+                f"the stack takes NumPy and Dask arrays, and xarray's DataArrays of them, not {type(image).__name__}"
+            )
         if any(math.isnan(extent) for extent in image.shape):
             raise InputError("the array's chunk sizes are unknown; call its compute_chunk_sizes() first")
         if image.ndim not in (2, 3) or 0 in image.shape:
             raise InputError(f"the image has the shape {image.shape}; expected (y, x) or (c, y, x)")
-        if layer is not None and layer not in self.names:
-            raise StackError(f"there is no layer '{layer}'; {nearest(layer, self.names)}")
+        place = self._place(layer)
         pixels = image if image.ndim == 3 else image[None]
-        place = self.names.index(layer) if layer else len(self.names) - 1
         bound = self.layers.bind(tuple(map(str, range(pixels.shape[0]))), kernel)
         bound.extents(pixels.shape[1:])
         scale = PixelScale(stored_dtype(image.dtype), self.black, self.white)
@@ -75,6 +81,17 @@ class JobStack:
             return stack_lazily(pixels, bound, scale, place)
         native = pixels.astype(scale.dtype, copy=False)
         return run_whole(bound, scale.to_map(native), place)
+
+    def _labelled(self, image: Any, layer: str | None, kernel: str | None) -> Any:
+        place, channel = self._place(layer), channel_axis(image)
+        bound = self.layers.bind(tuple(map(str, range(image.sizes[channel] if channel else 1))), kernel)
+        run = partial(self, layer=layer, kernel=kernel)
+        return stack_labelled(image, run, bound.operations[place].maps, bound.window(place))
+
+    def _place(self, layer: str | None) -> int:
+        if layer is not None and layer not in self.names:
+            raise StackError(f"there is no layer '{layer}'; {nearest(layer, self.names)}")
+        return self.names.index(layer) if layer else len(self.names) - 1
 
 
 @dataclass(frozen=True)

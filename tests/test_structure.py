@@ -25,7 +25,7 @@ ORDER = [
     {"background"},
     {"planning", "reference"},
     {"planner"},
-    {"execute"},
+    {"execute", "labelled"},
     {"job", "inspection", "status"},
     {"api", "levels"},
     {"verification", "sheet"},

@@ -1,0 +1,152 @@
+"""Arrays with named axes and coordinates, through xarray (the extra ``xarray``): of a stack and of a store."""
+
+from collections.abc import Callable, Hashable, Mapping
+from importlib import import_module
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from pipeline.errors import HaloflowError, InputError, OutputError
+from pipeline.geometry import Window
+from pipeline.storage.ome import read_level
+from pipeline.storage.place import Place
+from pipeline.storage.target import recorded
+
+CHANNELS = ("c", "channel", "band")
+"""What the axis of the channels may be called."""
+
+EVEN = 1e-6
+"""Of a step: how far coordinates may lie from evenly spaced ones."""
+
+Run = Callable[[Any], Any]
+
+
+def xarray() -> Any:
+    """Return the package; raises `InputError` naming the extra where it is not installed."""
+    try:
+        return import_module("xarray")
+    except ImportError:
+        raise InputError("xarray is not installed: pip install 'haloflow[xarray]'") from None
+
+
+def stack_labelled(image: Any, run: Run, maps: tuple[str, ...], windows: tuple[Window, ...]) -> Any:
+    """Return the maps of a DataArray as one with the axes (…, feature, y, x): every plane is run on its own.
+
+    Parameters
+    ----------
+    image
+        Raw pixels with axes y, x, one of `CHANNELS` or none, and any others, along which planes lie.
+    run
+        Returns the maps (c, y, x) of one plane's pixels (c, y, x), NumPy's or Dask's.
+    maps
+        The maps' names.
+    windows
+        Of all layers together, for y and x: where the maps' pixels lie follows from them. y and x have coordinates
+        where those of the image are evenly spaced, and none otherwise.
+    """
+    channel = channel_axis(image)
+    outer = [axis for axis in image.dims if axis not in (channel, "y", "x")]
+    order = [*outer, *([channel] if channel else []), "y", "x"]
+    pixels = image.transpose(*order).data
+    if not channel:
+        pixels = pixels[..., None, :, :]
+    made = _planes(pixels, len(outer), run)
+    coords: dict[Hashable, Any] = {axis: image.coords[axis] for axis in outer if axis in image.coords}
+    coords["feature"] = list(maps)
+    for axis, window in zip("yx", windows, strict=True):
+        numbers = _moved(image, axis, window, made.shape[-2 if axis == "y" else -1])
+        if numbers is not None:
+            coords[axis] = (axis, numbers, dict(image.coords[axis].attrs))
+    return xarray().DataArray(made, dims=[*outer, "feature", "y", "x"], coords=coords, name=image.name)
+
+
+def channel_axis(image: Any) -> Hashable | None:
+    """Return what the axis of channels is called, if there is one; raises `InputError` without y and x."""
+    if not {"y", "x"} <= set(image.dims):
+        raise InputError(f"the DataArray has the axes {', '.join(map(str, image.dims))}; expected y and x among them")
+    found = [axis for axis in image.dims if axis in CHANNELS]
+    if len(found) > 1:
+        raise InputError(f"the DataArray has the axes {' and '.join(map(str, found))}; only one can be of channels")
+    return found[0] if found else None
+
+
+def _planes(pixels: Any, outer: int, run: Run) -> Any:
+    """Return the maps of all planes along so many outer axes."""
+    if not outer:
+        return run(pixels)
+    stack = da.stack if isinstance(pixels, da.Array) else np.stack
+    return stack([_planes(part, outer - 1, run) for part in pixels])
+
+
+def _moved(image: Any, axis: str, window: Window, extent: int) -> NDArray[np.float64] | None:
+    """Return where the pixels of a map lie along an axis: each amid the pixels it depends on."""
+    if axis not in image.coords or image.coords[axis].dims != (axis,) or image.coords[axis].dtype.kind not in "iuf":
+        return None
+    before = image.coords[axis].values.astype(np.float64)
+    if len(before) < 2:
+        return None
+    step = (before[-1] - before[0]) / (len(before) - 1)
+    if not step or np.abs(before - (before[0] + step * np.arange(len(before)))).max() > EVEN * abs(step):
+        return None
+    first = before[0] + step * ((window.span - 1) / 2 - window.pad_lo)
+    return np.asarray(first + step * window.stride * np.arange(extent))
+
+
+def open_store(store: str, options: Mapping[str, Any] | None = None) -> Any:
+    """Return all maps of all images of a store as an xarray DataTree, a Dask array each; nothing is read yet.
+
+    The node ``image/layer`` has a variable of the layer's name with the axes (t, feature, z, y, x), those there are,
+    float32 (what is stored as scaled integers is decoded), and coordinates from the OME-Zarr metadata.
+
+    Parameters
+    ----------
+    store
+        A path or URL of what `pipeline.run` has made.
+    options
+        Storage options for a URL.
+
+    Raises
+    ------
+    HaloflowError
+        `OutputError` where there is no such store or a map cannot be read; `InputError` without xarray.
+    """
+    xr, place = xarray(), Place.of(store, options)
+    record = recorded(place)
+    if record is None:
+        raise OutputError(f"{store}: is no store that haloflow made")
+    nodes = {}
+    for image in record["plan"]["images"]:
+        for kept in image["kept"]:
+            path = f"{image['name']}/{kept['layer']}"
+            nodes[f"/{path}"] = xr.Dataset({kept["layer"]: _map(xr, place / path)})
+    return xr.DataTree.from_dict(nodes)
+
+
+def _map(xr: Any, place: Place) -> Any:
+    try:
+        level = read_level(str(place), dict(zarr.open_group(place.store(), mode="r").attrs), 0)
+        stored: Any = zarr.open_array((place / level.path).store(), mode="r")
+    except HaloflowError:
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever a damaged store makes zarr raise
+        raise OutputError(f"{place}: cannot be read: {error}") from None
+    values = da.from_array(stored, chunks=stored.chunks, name=False)
+    values = da.map_blocks(_decoded, values, dict(stored.attrs), dtype=np.float32)
+    coords: dict[str, Any] = {"feature": list(level.channels or map(str, range(stored.shape[level.axes.index("c")])))}
+    for axis, extent, scale, first, unit in zip(
+        level.axes, stored.shape, level.scale, level.translation, level.units, strict=True
+    ):
+        if axis != "c":
+            coords[axis] = (axis, first + scale * np.arange(extent), {"units": unit} if unit else {})
+    return xr.DataArray(values, dims=["feature" if axis == "c" else axis for axis in level.axes], coords=coords)
+
+
+def _decoded(stored: NDArray[Any], attributes: Mapping[str, Any]) -> NDArray[np.float32]:
+    """Return map values, by the CF conventions' attributes where there are some."""
+    if "scale_factor" not in attributes:
+        return stored.astype(np.float32)
+    values = stored * attributes["scale_factor"] + attributes["add_offset"]
+    return np.where(stored == attributes["missing_value"], np.nan, values).astype(np.float32)

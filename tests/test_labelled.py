@@ -1,0 +1,121 @@
+"""xarray: a stack over named axes, and a store opened as a tree of maps, both with coordinates in the right place."""
+
+import builtins
+import sys
+from pathlib import Path
+from typing import Any
+
+import dask
+import dask.array as da
+import numpy as np
+import pytest
+import xarray as xr
+import zarr
+
+import pipeline
+from pipeline.errors import InputError, OutputError
+
+EDGE = {"edge": {"rows": [[-1, 2, 0], [3, 4, -5]]}, "blob": {"rows": [[1, 2, 1], [0, 1, 3]]}}
+PIXELS = np.random.default_rng(3).integers(0, 256, (3, 2, 4, 33, 29)).astype(np.uint8)
+
+
+def load(folder: Path, **output: Any) -> pipeline.Job:
+    return pipeline.load(
+        {
+            "input": {"images": str(folder / "i.zarr")},
+            "features": EDGE,
+            "layers": [
+                {"type": "convolution", "features": ["edge", "blob"], "padding": "same"},
+                {"type": "pool", "window": 3, "stride": 2},
+            ],
+            "output": {"store": str(folder / "o.zarr"), "chunks": 4, **output},
+        }
+    )
+
+
+def labelled(data: Any, dims: list[str]) -> xr.DataArray:
+    coords = {
+        "y": ("y", 10 + 0.5 * np.arange(33), {"units": "micrometer"}),
+        "x": ("x", 7 - 2.0 * np.arange(29)),
+        "z": ("z", [1.0, 2.0, 4.0, 8.0]),
+    }
+    return xr.DataArray(data, dims=dims, coords={k: v for k, v in coords.items() if k in dims}, name="scan")
+
+
+@pytest.mark.parametrize("channel", ["c", "channel", "band"])
+def test_every_plane_of_a_data_array_is_run(tmp_path: Path, channel: str) -> None:
+    job = load(tmp_path)
+    image = labelled(PIXELS, ["t", channel, "z", "y", "x"])
+    maps = job.stack(image)
+    assert maps.dims == ("t", "z", "feature", "y", "x")
+    assert isinstance(maps.data, np.ndarray)
+    assert list(maps.feature.values) == ["edge", "blob"]
+    assert maps.name == "scan"
+    # 2 × 3 'same' pads nothing above and one to the left, and pooling spans three: 0.5 + 1 and 0 + 1 from the first.
+    np.testing.assert_allclose(maps.y.values, 10 + 0.5 * (1.5 + 2 * np.arange(maps.sizes["y"])))
+    np.testing.assert_allclose(maps.x.values, 7 - 2.0 * (1 + 2 * np.arange(maps.sizes["x"])))
+    assert maps.y.attrs == {"units": "micrometer"}
+    np.testing.assert_array_equal(maps.z.values, image.z.values)
+    for t, z in np.ndindex(3, 4):
+        np.testing.assert_array_equal(maps[t, z].values, job.stack(PIXELS[t, :, z]))
+
+
+def test_a_dask_array_stays_lazy(tmp_path: Path) -> None:
+    job = load(tmp_path)
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("computed")
+
+    with dask.config.set(scheduler=refuse):
+        image = labelled(da.from_array(PIXELS, chunks=(1, 1, 1, 16, 10)), ["t", "c", "z", "y", "x"])
+        maps = job.stack(image.isel(t=0), layer="convolution")
+    assert isinstance(maps.data, da.Array)
+    with dask.config.set(scheduler="synchronous"):
+        np.testing.assert_array_equal(maps[2].values, job.stack(PIXELS[0, :, 2], layer="convolution"))
+
+
+def test_coordinates_that_are_not_evenly_spaced_are_left_out(tmp_path: Path) -> None:
+    image = labelled(PIXELS[0, 0, 0], ["y", "x"])
+    maps = load(tmp_path).stack(image.assign_coords(y=np.arange(33.0) ** 2))
+    assert "y" not in maps.coords
+    assert "x" in maps.coords
+
+
+def test_axes_that_say_nothing_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="the DataArray has the axes a, x; expected y and x among them"):
+        load(tmp_path).stack(xr.DataArray(PIXELS[0, 0, 0], dims=["a", "x"]))
+    with pytest.raises(InputError, match="has the axes c and band; only one can be of channels"):
+        load(tmp_path).stack(xr.DataArray(PIXELS[0], dims=["c", "band", "y", "x"]))
+
+
+@pytest.mark.parametrize("output", [{}, {"dtype": "int8", "range": [-9.0, 9.0]}, {"ome_zarr": "0.4"}], ids=str)
+def test_a_store_opens_as_a_tree_of_maps(tmp_path: Path, output: dict[str, Any]) -> None:
+    zarr.create_array(str(tmp_path / "i.zarr"), data=PIXELS, chunks=(1, 1, 1, 16, 16), dimension_names=list("tczyx"))
+    job = load(tmp_path, layers=["convolution", "pool"], **output)
+    assert pipeline.run(pipeline.plan(job), "serial").complete
+    tree = pipeline.open(str(tmp_path / "o.zarr"))
+    assert {node.path for node in tree.leaves} == {"/i/convolution", "/i/pool"}
+    maps = tree["i/pool/pool"]
+    assert isinstance(maps.data, da.Array)
+    assert maps.dims == ("t", "feature", "z", "y", "x")
+    assert maps.dtype == np.float32
+    assert list(maps.feature.values) == ["edge", "blob"]
+    np.testing.assert_allclose(maps.y.values, 1.5 + 2 * np.arange(maps.sizes["y"]))
+    np.testing.assert_allclose(maps.x.values, 1 + 2 * np.arange(maps.sizes["x"]))
+    expected = job.stack(PIXELS[1, :, 2])
+    off = 9 / 127 / 2 if "dtype" in output else 0
+    np.testing.assert_allclose(
+        maps[1, :, 2].values, np.clip(expected, -9, 9) if off else expected, atol=off + 1e-6 * bool(off)
+    )
+
+
+def test_what_is_no_store_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match=r"none\.zarr: is no store that haloflow made"):
+        pipeline.open(str(tmp_path / "none.zarr"))
+
+
+def test_without_xarray_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "xarray", None)
+    with pytest.raises(InputError, match=r"pip install 'haloflow\[xarray\]'"):
+        pipeline.open(str(tmp_path / "o.zarr"))
+    assert builtins.open is not pipeline.open
