@@ -28,7 +28,7 @@ from pipeline.commands.common import options, progress_bar, show
 )
 @click.option("--workers", type=click.IntRange(1), help="How many threads, at the most. [default: one a core]")
 @click.option("--resume", is_flag=True, help="Go on with an ingest that was stopped; what is done is not done again.")
-@options("memory", "overwrite", "json", "quiet")
+@options("memory", "overwrite", "storage", "json", "quiet")
 def ingest(
     image: str,
     store: str,
