@@ -118,6 +118,34 @@ def test_half_a_file_is_never_left(tmp_path, stack):
     chunk = tmp_path / "a.zarr/0/c/1/3/2"
     chunk.write_bytes(b"no chunk")
     for file in ("b.tif", "b.npy"):
-        with pytest.raises(InputError, match=r"channel 488, y .* cannot be read"):
+        with pytest.raises(InputError, match=r"a.zarr: y .* cannot be read"):
             export(image, tmp_path / file)
     assert names(tmp_path) == ["a.zarr"]
+
+
+def test_planes_there_and_back(tmp_path):
+    values = noise(2, 3, 4, 300, 35)
+    metadata = {"axes": "TCZYX", "PhysicalSizeZ": 2, "TimeIncrement": 0.5, "Channel": {"Name": ["a", "b", "c"]}}
+    tifffile.imwrite(tmp_path / "a.tif", values, ome=True, metadata=metadata, photometric="minisblack")
+    ingest(tmp_path / "a.tif", tmp_path / "a.zarr", chunks=64)
+    image = str(tmp_path / "a.zarr")
+    made = export(image, tmp_path / "b.tif")
+    assert "2 × 3 × 4 × 300 × 35" in str(made)
+    ingest(tmp_path / "b.tif", tmp_path / "b.zarr")
+    assert np.array_equal(zarr.open_array(tmp_path / "b.zarr/0")[:], values)
+    before, after = (zarr.open_group(tmp_path / f"{name}.zarr", mode="r").attrs["ome"] for name in "ab")
+    for ome in (before, after):
+        ome["multiscales"][0].pop("name")
+    assert before == after
+    export(image, tmp_path / "b.npy")
+    assert np.array_equal(np.load(tmp_path / "b.npy"), values)
+    export(image, tmp_path / "c.npy", t=1, z=2, channels=["c"])
+    assert np.array_equal(np.load(tmp_path / "c.npy"), values[1, 2, 2][None])
+    export(image, tmp_path / "d.npy", z=3)
+    assert np.array_equal(np.load(tmp_path / "d.npy"), values[:, :, 3:])
+    with pytest.raises(InputError, match="--t, --z"):
+        export(image, tmp_path / "b.png", channels=["c"])
+    export(image, tmp_path / "b.png", channels=["c"], t=0, z=1)
+    assert np.array_equal(np.asarray(PIL.Image.open(tmp_path / "b.png")), values[0, 2, 1])
+    with pytest.raises(InputError, match="no plane 4 along z; it has 4"):
+        export(image, tmp_path / "e.npy", z=4)

@@ -40,6 +40,8 @@ def _window(context: click.Context, option: click.Parameter, text: str | None) -
 )
 @click.option("--region", callback=_region, metavar="Y0:Y1,X0:X1", help="In pixels of the level. [default: all]")
 @click.option("--level", type=click.IntRange(0), default=0, show_default=True, help="Of the image's pyramid.")
+@click.option("--t", type=click.IntRange(0), help="The plane along t, from 0. [default: all]")
+@click.option("--z", type=click.IntRange(0), help="The plane along z, from 0. [default: all]")
 @click.option(
     "--window",
     callback=_window,
@@ -53,6 +55,8 @@ def export(
     channels: tuple[str, ...],
     region: tuple[tuple[int, int], tuple[int, int]] | None,
     level: int,
+    t: int | None,
+    z: int | None,
     window: tuple[float, float] | None,
     memory: str | None,
     overwrite: bool,
@@ -68,6 +72,8 @@ def export(
         channels=channels,
         region=region,
         level=level,
+        t=t,
+        z=z,
         window=window,
         memory=memory or "1GB",
         overwrite=overwrite,

@@ -1,56 +1,41 @@
 """What is exported, as a writer reads it, and what a writer has to say."""
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import InputError
-from pipeline.geometry import Interval, Region
-from pipeline.storage.geo import Geo
-from pipeline.storage.handle import Handle
+from pipeline.geometry import Interval
 from pipeline.storage.source import Source
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Some channels of a region of an image.
+    """What is exported: some channels of a region of planes of an image.
 
     Parameters
     ----------
     source
-        The image.
-    places
-        The numbers of the channels.
-    region
-        Of (y, x), in pixels of the image.
+        The image, with the planes, channels and region that were selected and no others.
     window
         The stored numbers to show as black and white, where a writer needs to know.
-    geo
-        Where the image lies on Earth.
     limit
         What may be held, in bytes.
     """
 
     source: Source
-    places: tuple[int, ...]
-    region: Region
     window: tuple[float, float] | None
-    geo: Geo | None
     limit: int
 
     @property
-    def channels(self) -> tuple[str, ...]:
-        """The channels' names."""
-        return tuple(self.source.channels[place] for place in self.places)
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """Of (c, y, x)."""
-        return len(self.places), len(self.region[0]), len(self.region[1])
+    def shape(self) -> tuple[int, int, int, int, int]:
+        """Of (t, c, z, y, x)."""
+        outer = {axis.name: axis.extent for axis in self.source.outer}
+        return outer.get("t", 1), len(self.source.channels), outer.get("z", 1), *self.source.extents
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -58,38 +43,22 @@ class Selection:
         return np.dtype(self.source.dtype)
 
     @property
-    def scale(self) -> tuple[float, float]:
-        """The size of a pixel (y, x)."""
-        return self.source.scale
-
-    @property
-    def translation(self) -> tuple[float, float]:
-        """The place of the centre of the region's first pixel (y, x)."""
-        parts = zip(self.source.translation, self.source.scale, self.region, strict=True)
-        y, x = (shift + size * interval.start for shift, size, interval in parts)
-        return y, x
+    def bytes(self) -> int:
+        """What all of it takes."""
+        return math.prod(self.shape) * self.dtype.itemsize
 
     def band(self, least: int) -> int:
         """Return how many rows to read at a time: whole chunks where the memory allows, and a multiple of ``least``."""
-        row = len(self.region[1]) * self.dtype.itemsize
+        row = self.shape[-1] * self.dtype.itemsize
         most = max(1, self.limit // (4 * row) // least)
         return least * min(most, -(-self.source.chunks[0] // least))
 
-    def read(self, channel: int, rows: Interval) -> NDArray[Any]:
-        """Return rows of the region of one of the channels (y, x); raises `InputError` where a chunk is damaged."""
-        place, start = self.places[channel], self.region[0].start
-        wanted = {"c": Interval(place, place + 1), "y": Interval(start + rows.start, start + rows.stop)}
-        wanted["x"] = self.region[1]
-        axes = self.source.axes
-        try:
-            box = Handle.open(self.source.array, "r").read(tuple(wanted.get(axis, Interval(0, 1)) for axis in axes))
-        except Exception as error:
-            raise InputError(
-                f"{self.source.path}: channel {self.channels[channel]}, y {wanted['y']}, x {wanted['x']} cannot be "
-                f"read: a chunk is damaged or missing ({type(error).__name__}: {error})"
-            ) from error
-        order = sorted(range(len(axes)), key=lambda n: (axes[n] in "yx", axes[n] == "x"))
-        return np.asarray(box, self.source.dtype).transpose(order).reshape(len(rows), len(self.region[1]))
+    def read(self, place: tuple[int, int, int], rows: Interval) -> NDArray[Any]:
+        """Return rows (y, x) of the plane and channel at a place (t, c, z); `InputError` where a chunk is damaged."""
+        t, c, z = place
+        one = replace(self.source, channels=self.source.channels[c : c + 1], picks=self.source.picks[c : c + 1])
+        box = one.read((rows, Interval(0, self.shape[-1])), plane=t * self.shape[2] + z)
+        return box.reshape(box.shape[1:])
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import os
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,6 @@ from pipeline.describe import parse_size, size, times
 from pipeline.errors import HaloflowError, InputError, OutputError
 from pipeline.exporting.base import Selection
 from pipeline.exporting.formats import WRITERS
-from pipeline.geometry import Interval, Region
 from pipeline.storage.images import open_image
 from pipeline.storage.place import Place
 from pipeline.storage.source import Source
@@ -31,8 +30,8 @@ class Exported:
         The file.
     channels
         The names of the channels.
-    extents
-        Of (y, x), in pixels.
+    shape
+        Of (t, c, z, y, x), in pixels.
     dtype
         The type of the numbers in the file.
     bytes
@@ -43,7 +42,7 @@ class Exported:
 
     path: str
     channels: tuple[str, ...]
-    extents: Pair
+    shape: tuple[int, ...]
     dtype: str
     bytes: int
     notes: tuple[str, ...] = ()
@@ -53,7 +52,8 @@ class Exported:
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
 
     def __str__(self) -> str:
-        told = f"{self.path}: {len(self.channels)} × {times(self.extents)} {self.dtype}, {size(self.bytes)}"
+        shape = self.shape if self.shape[0] * self.shape[2] > 1 else (self.shape[1], *self.shape[3:])
+        told = f"{self.path}: {times(shape)} {self.dtype}, {size(self.bytes)}"
         return "\n".join([told, *(f"note: {note}" for note in self.notes)])
 
 
@@ -64,6 +64,8 @@ def export(
     channels: Sequence[str | int] = (),
     region: tuple[Pair, Pair] | None = None,
     level: int = 0,
+    t: int | None = None,
+    z: int | None = None,
     window: tuple[float, float] | None = None,
     memory: str | int = "1GB",
     overwrite: bool = False,
@@ -71,9 +73,10 @@ def export(
 ) -> Exported:
     """Write an image or a map, or a region of it, to one file, whose ending says the format.
 
-    ``.tif`` is tiled and compressed, OME-TIFF with the sizes of pixels and the channels' names, or a GeoTIFF where the
-    image lies on Earth; ``.npy`` is an array (c, y, x). Both hold the stored numbers and are written band by band.
-    ``.png`` has 8 bits: one channel, or red, green and blue. The file appears under its name when it is complete.
+    ``.tif`` is tiled and compressed: OME-TIFF with the sizes of pixels and the channels' names, or a GeoTIFF where the
+    image lies on Earth. ``.npy`` is an array (c, y, x), or (t, c, z, y, x) of several planes. Both hold the stored
+    numbers and are written band by band. ``.png`` has 8 bits: one plane of one channel, or of red, green and blue. The
+    file appears under its name when it is complete.
 
     Parameters
     ----------
@@ -87,6 +90,8 @@ def export(
         ((y0, y1), (x0, x1)) in pixels of the level; None for all of it.
     level
         Of the image's pyramid.
+    t, z
+        Of the planes along t and z, the number of one; None for all.
     window
         For PNG, the numbers to show as black and white; None for what the image says viewers should show.
     memory
@@ -116,14 +121,8 @@ def export(
     place = Place.of(image, storage_options)
     source = open_image(place, level)
     attributes = _attributes(place)
-    selected = Selection(
-        source=source,
-        places=tuple(_channel(source, channel) for channel in channels) or tuple(range(len(source.channels))),
-        region=_region(source, region),
-        window=_window(window) or _shown(attributes, source, channels),
-        geo=source.geo,
-        limit=parse_size(memory),
-    )
+    source = _planes(_region(_channels(source, channels), region), {"t": t, "z": z})
+    selected = Selection(source, _window(window) or _shown(attributes, source.picks[0]), parse_size(memory))
     partial = out.with_name(f".{out.stem}.{os.getpid()}-{secrets.token_hex(4)}.tmp{out.suffix}")
     try:
         notes = writer.write(selected, partial)
@@ -133,7 +132,7 @@ def export(
     finally:
         partial.unlink(missing_ok=True)
     dtype = "uint8" if out.suffix.lower() == ".png" else source.dtype
-    return Exported(str(path), selected.channels, selected.shape[1:], dtype, out.stat().st_size, notes)
+    return Exported(str(path), source.channels, selected.shape, dtype, out.stat().st_size, notes)
 
 
 def _attributes(place: Place) -> dict[str, Any]:
@@ -145,6 +144,17 @@ def _attributes(place: Place) -> dict[str, Any]:
         return {}
 
 
+def _channels(source: Source, channels: Sequence[str | int]) -> Source:
+    if not channels:
+        return source
+    numbers = [_channel(source, channel) for channel in channels]
+    return replace(
+        source,
+        channels=tuple(source.channels[n] for n in numbers),
+        picks=tuple(source.picks[n] for n in numbers),
+    )
+
+
 def _channel(source: Source, channel: str | int) -> int:
     if isinstance(channel, str) and channel in source.channels:
         return source.channels.index(channel)
@@ -153,15 +163,37 @@ def _channel(source: Source, channel: str | int) -> int:
     raise InputError(f"{source.path}: has no channel {channel!r}; it has {', '.join(source.channels[:20])}")
 
 
-def _region(source: Source, region: tuple[Pair, Pair] | None) -> Region:
+def _region(source: Source, region: tuple[Pair, Pair] | None) -> Source:
     if region is None:
-        return tuple(Interval(0, extent) for extent in source.extents)
+        return source
     for axis, (start, stop), extent in zip("yx", region, source.extents, strict=True):
         if not 0 <= start < stop <= extent:
             raise InputError(
                 f"{source.path}: region {axis} {start}:{stop} does not lie in the image, which has 0:{extent} there"
             )
-    return tuple(Interval(*pair) for pair in region)
+    (y0, y1), (x0, x1) = region
+    (top, left), (tall, wide), (y, x) = source.offset, source.scale, source.translation
+    return replace(
+        source,
+        offset=(top + y0, left + x0),
+        extents=(y1 - y0, x1 - x0),
+        translation=(y + y0 * tall, x + x0 * wide),
+    )
+
+
+def _planes(source: Source, wanted: dict[str, int | None]) -> Source:
+    extents = {axis.name: axis.extent for axis in source.outer}
+    for name, number in wanted.items():
+        if number is not None and not 0 <= number < extents.get(name, 1):
+            raise InputError(
+                f"{source.path}: has no plane {number} along {name}; it has {extents.get(name, 1)}, counted from 0"
+            )
+    outer = []
+    for axis in source.outer:
+        number = wanted[axis.name]
+        one = axis if number is None else replace(axis, extent=1, first=axis.first + number)
+        outer.append(one)
+    return replace(source, outer=tuple(outer))
 
 
 def _window(window: tuple[float, float] | None) -> tuple[float, float] | None:
@@ -170,11 +202,10 @@ def _window(window: tuple[float, float] | None) -> tuple[float, float] | None:
     return window
 
 
-def _shown(attributes: dict[str, Any], source: Source, channels: Sequence[str | int]) -> tuple[float, float] | None:
-    """Return what an image says viewers should show of the first channel that is wanted."""
+def _shown(attributes: dict[str, Any], channel: int) -> tuple[float, float] | None:
+    """Return what an image says viewers should show of a channel."""
     try:
-        described = attributes.get("ome", attributes)["omero"]["channels"]
-        told = described[_channel(source, channels[0]) if channels else 0]["window"]
+        told = attributes.get("ome", attributes)["omero"]["channels"][channel]["window"]
         low, high = float(told["start"]), float(told["end"])
     except (KeyError, TypeError, ValueError, IndexError):
         return None

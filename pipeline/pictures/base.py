@@ -25,7 +25,9 @@ UNITS = {
     "pm": "picometer",
     "Å": "angstrom",
 }
-"""OME's signs of units, and OME-Zarr's names."""
+"""OME's signs of lengths, and OME-Zarr's names."""
+TIMES = {"s": "second", "ms": "millisecond", "µs": "microsecond", "min": "minute", "h": "hour"}
+"""OME's signs of times, and OME-Zarr's names."""
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,8 @@ from xml.etree import ElementTree as ET
 
 import tifffile
 
-from pipeline.pictures.base import UNITS
+from pipeline.pictures.base import TIMES, UNITS
 
-_TIMES = {"s": "second", "ms": "millisecond", "µs": "microsecond", "min": "minute", "h": "hour", "sec": "second"}
 _IMAGEJ = {"micron": "µm", "um": "µm", r"\u00B5m": "µm", "\u03bcm": "µm"}
 
 
@@ -62,7 +61,7 @@ def _ome(text: str, found: Described) -> None:
     for axis in "zyx":
         size = pixels.get(f"PhysicalSize{axis.upper()}")
         found.add(axis, size, UNITS.get(pixels.get(f"PhysicalSize{axis.upper()}Unit", "µm")))
-    found.add("t", pixels.get("TimeIncrement"), _TIMES.get(pixels.get("TimeIncrementUnit", "s")))
+    found.add("t", pixels.get("TimeIncrement"), TIMES.get(pixels.get("TimeIncrementUnit", "s")))
 
 
 def _imagej(told: dict[str, Any], page: Any, found: Described) -> None:
@@ -71,7 +70,7 @@ def _imagej(told: dict[str, Any], page: Any, found: Described) -> None:
     for axis, number in zip("xy", page.resolution, strict=True):  # pixels a unit; the tag's own unit says nothing
         found.add(axis, 1 / number, unit)
     found.add("z", told.get("spacing"), unit)
-    found.add("t", told.get("finterval"), _TIMES.get(str(told.get("tunit", "s"))))
+    found.add("t", told.get("finterval"), TIMES.get(str(told.get("tunit", "s")).removesuffix("ec")))
     labels = [str(label) for label in told.get("Labels", ())]
     if len(labels) == int(told.get("channels", 1)):
         found.channels = tuple(labels)

@@ -1,4 +1,4 @@
-"""NumPy's ``.npy`` (c, y, x), written band by band."""
+"""NumPy's ``.npy``, (c, y, x) or (t, c, z, y, x), written band by band."""
 
 from pathlib import Path
 
@@ -10,14 +10,15 @@ from pipeline.geometry import Interval
 
 
 def _write(selection: Selection, out: Path) -> tuple[str, ...]:
-    count, height, _ = selection.shape
+    times, channels, depth, height, width = selection.shape
+    shape = selection.shape if times * depth > 1 else (channels, height, width)
     step = selection.band(1)
     with out.open("wb") as file:
-        header = {"descr": npy.dtype_to_descr(selection.dtype), "fortran_order": False, "shape": selection.shape}
+        header = {"descr": npy.dtype_to_descr(selection.dtype), "fortran_order": False, "shape": shape}
         npy.write_array_header_1_0(file, header)
-        for channel in range(count):
+        for place in np.ndindex(times, channels, depth):
             for top in range(0, height, step):
-                values = selection.read(channel, Interval(top, min(top + step, height)))
+                values = selection.read(place, Interval(top, min(top + step, height)))
                 file.write(np.ascontiguousarray(values).data)
     return ()
 

@@ -17,11 +17,15 @@ _COLOURS = (("red", "green", "blue"), ("red", "green", "blue", "alpha"))
 
 
 def _write(selection: Selection, out: Path) -> tuple[str, ...]:
-    count, height, width = selection.shape
-    path = selection.source.path
-    if count > 1 and selection.channels not in _COLOURS:
-        names = ", ".join(selection.channels[:8])
-        raise InputError(f"{path}: a PNG shows one channel, or red, green and blue; name one of {names} (--channel)")
+    times, count, depth, height, width = selection.shape
+    path, channels = selection.source.path, selection.source.channels
+    if times * depth > 1:
+        raise InputError(f"{path}: a PNG shows one plane, and there are {times * depth}; name one (--t, --z)")
+    if count > 1 and channels not in _COLOURS:
+        raise InputError(
+            f"{path}: a PNG shows one channel, or red, green and blue; name one of {', '.join(channels[:8])} "
+            "(--channel)"
+        )
     if (taken := 2 * count * height * width) > selection.limit:
         raise InputError(
             f"{path}: a PNG of {height} × {width} pixels takes {size(taken)}, more than the memory of "
@@ -29,10 +33,10 @@ def _write(selection: Selection, out: Path) -> tuple[str, ...]:
         )
     low, high = selection.window or PixelScale(selection.source.dtype).ends
     image, step = np.empty((height, width, count), np.uint8), selection.band(1)
-    for channel in range(count):
+    for c in range(count):
         for top in range(0, height, step):
             rows = Interval(top, min(top + step, height))
-            image[top : rows.stop, :, channel] = _shown(selection.read(channel, rows), low, high)
+            image[top : rows.stop, :, c] = _shown(selection.read((0, c, 0), rows), low, high)
     Image.fromarray(image[:, :, 0] if count == 1 else image).save(out, "PNG")
     return ()
 

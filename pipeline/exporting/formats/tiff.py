@@ -15,13 +15,15 @@ from numpy.typing import NDArray
 
 from pipeline.exporting.base import Selection, Writer
 from pipeline.geometry import Interval
-from pipeline.pictures.base import UNITS
+from pipeline.pictures.base import TIMES, UNITS
+from pipeline.storage.source import Source
 
 _TILE = 256
 _BIG = 2**32 - 2**25
 """Bytes from which on a TIFF has to be a BigTIFF."""
 _OME = ("bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "float32", "float64")
 _SIGNS = {name: sign for sign, name in UNITS.items()}
+_TIMES = {name: sign for sign, name in TIMES.items()}
 _KINDS = {33550: "d", 33922: "d", 34264: "d", 34735: "H", 34736: "d", 34737: "s"}
 """The tags that make a TIFF a GeoTIFF, and the types of their values."""
 _METADATA = 42112
@@ -29,37 +31,42 @@ _METADATA = 42112
 
 
 def _write(selection: Selection, out: Path) -> tuple[str, ...]:
+    source = selection.source
     notes: tuple[str, ...] = ()
-    tags = _located(selection) if selection.geo else []
-    if selection.geo and not tags:
+    tags = _located(selection) if source.geo else []
+    if source.geo and not tags:
         notes = (f"{out.name}: its place on Earth is left out; to keep it, pip install 'haloflow[geo]'",)
-    colours = selection.channels == ("red", "green", "blue") and selection.source.dtype in ("uint8", "uint16")
-    ome = not tags and not colours and selection.source.dtype in _OME
-    big = selection.dtype.itemsize * math.prod(selection.shape) > _BIG
-    with tifffile.TiffWriter(out, bigtiff=big, ome=ome) as file:
+    colours = source.channels == ("red", "green", "blue") and source.dtype in ("uint8", "uint16")
+    flat = math.prod(selection.shape[:3]) == len(source.channels)  # one plane of each channel
+    told: dict[str, Any]
+    if flat and (colours or tags):
+        several = len(source.channels) > 1
+        told = {"shape": (len(source.channels), *source.extents), "planarconfig": "separate" if several else None}
+        told |= {"photometric": "rgb" if colours else "minisblack", "metadata": None}
+    else:
+        told = {"shape": selection.shape, "photometric": "minisblack", "metadata": _described(selection)}
+    ome = told["metadata"] is not None and source.dtype in _OME
+    with tifffile.TiffWriter(out, bigtiff=selection.bytes > _BIG, ome=ome) as file:
         file.write(
             _tiles(selection),
-            shape=selection.shape,
             dtype=selection.dtype,
             tile=(_TILE, _TILE),
             compression="zlib",
-            photometric="rgb" if colours else "minisblack",
-            planarconfig="separate" if colours or (tags and selection.shape[0] > 1) else None,
-            metadata=None if tags or colours else _described(selection),
             extratags=tags,
             software="haloflow",
-            **_resolution(selection),
+            **told,
+            **_resolution(source),
         )
     return notes
 
 
 def _tiles(selection: Selection) -> Iterator[NDArray[Any]]:
-    """Give the tiles of each channel, row by row, filled up with zeros at the edges."""
-    count, height, width = selection.shape
+    """Give the tiles of each plane, row by row, filled up with zeros at the edges."""
+    height, width = selection.source.extents
     step = selection.band(_TILE)
-    for channel in range(count):
+    for place in np.ndindex(selection.shape[:3]):
         for top in range(0, height, step):
-            band = selection.read(channel, Interval(top, min(top + step, height)))
+            band = selection.read(place, Interval(top, min(top + step, height)))
             for y in range(0, len(band), _TILE):
                 for x in range(0, width, _TILE):
                     tile = np.zeros((_TILE, _TILE), selection.dtype)
@@ -68,28 +75,35 @@ def _tiles(selection: Selection) -> Iterator[NDArray[Any]]:
                     yield tile
 
 
-def _resolution(selection: Selection) -> dict[str, Any]:
+def _resolution(source: Source) -> dict[str, Any]:
     """Return what the tags of resolution say: pixels a centimetre along (x, y)."""
-    if selection.source.units != ("micrometer", "micrometer"):
+    if source.units != ("micrometer", "micrometer"):
         return {}
-    y, x = (1e4 / size for size in selection.scale)
+    y, x = (1e4 / size for size in source.scale)
     return {"resolution": (x, y), "resolutionunit": tifffile.RESUNIT.CENTIMETER}
 
 
 def _described(selection: Selection) -> dict[str, Any]:
-    told: dict[str, Any] = {"axes": "CYX", "Channel": {"Name": list(selection.channels)}}
-    for axis, size, unit in zip("YX", selection.scale, selection.source.units, strict=True):
+    source = selection.source
+    told: dict[str, Any] = {"axes": "TCZYX", "Channel": {"Name": list(source.channels)}}
+    sizes = {axis.name: (axis.scale, axis.unit) for axis in source.outer}
+    sizes |= dict(zip("yx", zip(source.scale, source.units, strict=True), strict=True))
+    for axis in "zyx":
+        size, unit = sizes.get(axis, (1.0, None))
         if unit in _SIGNS:
-            told |= {f"PhysicalSize{axis}": size, f"PhysicalSize{axis}Unit": _SIGNS[unit]}
+            told |= {f"PhysicalSize{axis.upper()}": size, f"PhysicalSize{axis.upper()}Unit": _SIGNS[unit]}
+    step, unit = sizes.get("t", (1.0, None))
+    if unit in _TIMES:
+        told |= {"TimeIncrement": step, "TimeIncrementUnit": _TIMES[unit]}
     return told
 
 
 def _located(selection: Selection) -> list[tuple[Any, ...]]:
     """Return the tags that make a TIFF a GeoTIFF; none where rasterio is not installed."""
-    if selection.geo is None or find_spec("rasterio") is None:
+    if selection.source.geo is None or find_spec("rasterio") is None:
         return []
     rasterio: Any = import_module("rasterio")
-    affine = selection.geo.affine(selection.scale, selection.translation)
+    affine = selection.source.geo.affine(selection.source.scale, selection.source.translation)
     # GDAL writes the tags of a file of one pixel that lies where ours does; they are the same for any extent.
     with rasterio.MemoryFile() as memory:
         with memory.open(
@@ -98,7 +112,7 @@ def _located(selection: Selection) -> list[tuple[Any, ...]]:
             height=1,
             count=1,
             dtype="uint8",
-            crs=selection.geo.crs,
+            crs=selection.source.geo.crs,
             transform=rasterio.Affine(*affine),
         ) as file:
             file.write(np.zeros((1, 1, 1), np.uint8))
@@ -111,7 +125,7 @@ def _located(selection: Selection) -> list[tuple[Any, ...]]:
 def _band_names(selection: Selection) -> str:
     """Return the channels' names as GDAL has them, in XML of its own in a tag of its own."""
     root = ET.Element("GDALMetadata")
-    for place, name in enumerate(selection.channels):
+    for place, name in enumerate(selection.source.channels):
         ET.SubElement(root, "Item", name="DESCRIPTION", sample=str(place), role="description").text = name
     return ET.tostring(root, "unicode")
 
