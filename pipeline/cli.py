@@ -18,6 +18,7 @@ from pipeline.commands.ingest import ingest
 from pipeline.commands.plan import plan, schema, validate
 from pipeline.commands.run import run
 from pipeline.commands.store import info, status, verify
+from pipeline.commands.view import view
 from pipeline.errors import HaloflowError
 
 
@@ -42,6 +43,7 @@ for _verb in (
     status,
     verify,
     info,
+    view,
 ):
     cli.add_command(_verb)
 

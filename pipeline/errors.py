@@ -39,6 +39,10 @@ class ClusterError(HaloflowError):
     """The cluster cannot be reached or started."""
 
 
+class ViewError(HaloflowError):
+    """The viewer cannot be started: it is not installed, or its port is taken."""
+
+
 class RunError(HaloflowError):
     """The run ended with failed tasks; what did not fail is complete."""
 

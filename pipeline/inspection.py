@@ -40,6 +40,8 @@ def inspect(path: str, options: Mapping[str, Any] | None = None) -> dict[str, An
         "complete": record["complete"],
         "version": record["version"],
         "maps": maps,
+        "inputs": {image["name"]: image["path"] for image in record["plan"]["images"]},
+        "made_as": record["plan"]["store"],
         "report": record.get("report"),
     }
 

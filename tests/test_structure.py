@@ -28,7 +28,7 @@ ORDER = [
     {"execute", "labelled"},
     {"job", "inspection", "status"},
     {"api", "levels"},
-    {"verification", "sheet"},
+    {"verification", "sheet", "viewing"},
     {"commands"},
     {"cli"},
 ]
