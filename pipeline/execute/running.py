@@ -17,7 +17,7 @@ from pipeline.execute.task import Done, Failed, Outcome
 from pipeline.planning import ImagePlan, Plan, Rest
 from pipeline.storage import output, records, target
 from pipeline.storage.identity import differences, digest
-from pipeline.storage.images import digest_of
+from pipeline.storage.images import RESERVED, digest_of
 from pipeline.storage.lock import Lock, acquire
 from pipeline.storage.place import Place
 from pipeline.storage.records import Records, Segment, Segments
@@ -47,7 +47,8 @@ def run(
             state = "interrupted"
             maps = [kept.array for image in plan.images for kept in image.kept]
             if before is None:
-                target.clear(plan.store)
+                if not fresh or lock.counter > 1:
+                    target.clear(plan.store)
                 output.create(plan.store, maps, _record(plan))
             else:
                 output.reopen(plan.store)
@@ -57,7 +58,8 @@ def run(
     finally:
         lock.release(state)
         if state == "refused" and fresh:
-            plan.store.delete()
+            # In a bucket others may have put things below the same name.
+            plan.store.delete("" if plan.store.is_local else RESERVED)
     return report
 
 

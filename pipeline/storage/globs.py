@@ -13,7 +13,7 @@ def is_pattern(place: Place) -> bool:
     >>> is_pattern(Place.of("s3://bucket/scan-*.zarr")), is_pattern(Place.of("s3://bucket/scan-1.zarr"))
     (True, False)
     """
-    return not place.is_local and glob.has_magic(place.key)
+    return "://" in place.root and glob.has_magic(place.root)
 
 
 def matches(pattern: Place) -> list[Place]:
@@ -21,7 +21,7 @@ def matches(pattern: Place) -> list[Place]:
     if not pattern.is_listed:
         raise InputError(f"{pattern}: is a pattern, and {pattern.scheme} places cannot be listed; name each image")
     places = [pattern.top]
-    for part in pattern.key.split("/"):
+    for part in pattern.root.split("/")[3:]:
         if part == "**":
             raise InputError(f"{pattern}: has '**', which would list a whole bucket; write a '*' for each level")
         if glob.has_magic(part):

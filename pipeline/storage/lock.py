@@ -24,7 +24,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from pipeline.errors import OutputError, RunError
+from pipeline.errors import OutputError, PlaceError, RunError
 from pipeline.storage.images import RESERVED
 from pipeline.storage.machine import boot, namespace, process_started
 from pipeline.storage.place import Place
@@ -90,16 +90,25 @@ class Held:
 
 
 def look(store: Place) -> Held | None:
-    """Return a store's latest lock, or None where it has none."""
-    found = sorted(key for key in store.list(FOLDER) if key.endswith(".json"))
-    for key in reversed(found):
-        try:
-            owner = Owner(**json.loads(store.read(key) or b""))
-            beat = json.loads(store.read(_beat(owner.counter)) or b"{}")
-        except (TypeError, ValueError) as error:
-            raise OutputError(f"{store}/{key}: the lock is damaged: {error}") from None
-        return Held(owner, beat)
-    return None
+    """Return a store's latest lock, or None where it has none.
+
+    The numbers have no gaps, so a few keys are read: a listing is slow and dear in a bucket.
+    """
+    low, high = 0, 1
+    while store.read(_key(high)) is not None:
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if store.read(_key(middle)) is not None else (low, middle)
+    if not low:
+        return None
+    key = _key(low)
+    try:
+        owner = Owner(**json.loads(store.read(key) or b""))
+        beat = json.loads(store.read(_beat(owner.counter)) or b"{}")
+    except (TypeError, ValueError) as error:
+        raise OutputError(f"{store}/{key}: the lock is damaged: {error}") from None
+    return Held(owner, beat)
 
 
 def refuse_if_held(store: Place, *, watch: bool = False) -> None:
@@ -154,13 +163,13 @@ class Lock:
         self._ended.set()
         if self._thread:
             self._thread.join()
-        with suppress(OSError):  # the run's own end counts
+        with suppress(OSError, PlaceError):  # the run's own end counts
             if self.store.read(_key(self.counter)) is not None:  # else it was removed
                 self._say({**self.news(), "released": True, "state": state})
 
     def _beat(self) -> None:
         while not self._ended.wait(BEAT):
-            with suppress(OSError):  # a store that cannot be reached shows in the tasks
+            with suppress(OSError, PlaceError):  # a store that cannot be reached shows in the tasks
                 self._say({**self.news(), "state": "running"})
                 self.lost = self.lost or self.store.read(_key(self.counter + 1)) is not None
 

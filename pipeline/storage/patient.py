@@ -47,7 +47,7 @@ class Patient(WrapperStore[Store]):
     secrets
         Texts that no error may hold.
     retry
-        Whether requests are made again here, because the client below does not.
+        Whether all requests are made again here, because the client below makes none.
     """
 
     def __init__(self, store: Store, root: str = "", secrets: tuple[str, ...] = (), *, retry: bool = False) -> None:
@@ -85,6 +85,10 @@ class Patient(WrapperStore[Store]):
         """Write the bytes of a key."""
         await self._do(key, lambda: self._store.set(key, value), BULK_DEADLINE)
 
+    async def set_if_not_exists(self, key: str, value: Buffer) -> None:
+        """Write the bytes of a key that is not there yet, in one request."""
+        await self.create(key, value)
+
     async def create(self, key: str, value: Buffer) -> bool:
         """Write the bytes of a key that is not there yet, and say whether it was not."""
         return await self._do(key, lambda: self._store.create(key, value))  # type: ignore[attr-defined]
@@ -110,7 +114,7 @@ class Patient(WrapperStore[Store]):
             yield key
 
     async def _do(self, key: str, request: Callable[[], Awaitable[Result]], limit: float = DEADLINE) -> Result:
-        left = ATTEMPTS if self.retry else 1
+        left = ATTEMPTS
         try:
             async with asyncio.timeout(limit):
                 while True:
@@ -118,7 +122,7 @@ class Patient(WrapperStore[Store]):
                         return await request()
                     except Exception as error:
                         left -= 1
-                        if not left or not _may_pass(error):
+                        if not left or not _may_pass(error, every=self.retry):
                             raise
                     # Each waits a while of its own, so that many do not come back together.
                     await asyncio.sleep(random.uniform(0, 0.2 * 2 ** (ATTEMPTS - left)))  # noqa: S311 - no secret
@@ -162,7 +166,13 @@ def _most(part: ByteRequest | None) -> float:
     return part.suffix if isinstance(part, SuffixByteRequest) else float("inf")
 
 
-def _may_pass(error: Exception) -> bool:
+def _may_pass(error: Exception, *, every: bool) -> bool:
+    """Say whether a request may do better again; but for ``every`` fault, only what botocore does not ask again for."""
+    answer = getattr(error.__cause__, "response", None)
+    if isinstance(answer, dict) and answer.get("ResponseMetadata", {}).get("HTTPStatusCode") == 429:
+        return True
+    if not every:
+        return False
     import aiohttp  # noqa: PLC0415 - an extra; what is asked again here came through it
 
     if isinstance(error, aiohttp.ClientResponseError):

@@ -39,7 +39,7 @@ class Place:
     scheme: str
     """``file``, ``zip``, or a URL's scheme."""
     root: str
-    """What is opened: a path, or a URL's scheme with its bucket or host."""
+    """What is opened: a path or URL. Zarr makes groups above what it makes, and so never above this."""
     key: str = ""
     """Where in it, without slashes at the ends; empty for its top. Of a local path all is in ``root``."""
     _options: str = field(default="{}", repr=False)
@@ -80,7 +80,7 @@ class Place:
         parts = key.rstrip("/").split("/") if key.rstrip("/") else []
         if not host or any(part in ("", ".", "..") for part in parts):
             raise PlaceError(f"{text}: expected {scheme}://NAME/KEY, without '.', '..' and empty parts")
-        return cls(scheme, f"{scheme}://{host}", "/".join(parts), json.dumps(_merged(options), sort_keys=True))
+        return cls(scheme, "/".join((f"{scheme}://{host}", *parts)), "", json.dumps(_merged(options), sort_keys=True))
 
     @property
     def is_local(self) -> bool:
@@ -106,8 +106,9 @@ class Place:
 
     @property
     def top(self) -> "Place":
-        """The whole bucket, server or file that this place is in; of a local place itself."""
-        return replace(self, key="")
+        """The whole bucket that this place is in."""
+        scheme, _, rest = self.root.partition("://")
+        return replace(self, root=f"{scheme}://{rest.partition('/')[0]}", key="")
 
     @property
     def path(self) -> Path:

@@ -1,5 +1,6 @@
 """Stores that are not folders: zip files, buckets, servers, memory. Each is opened once a process."""
 
+import asyncio
 import atexit
 import json
 from datetime import timedelta
@@ -12,7 +13,7 @@ from urllib.parse import urljoin, urlsplit
 from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, SuffixByteRequest
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.core.sync import sync
-from zarr.storage import FsspecStore, MemoryStore, ObjectStore, ZipStore
+from zarr.storage import FsspecStore, ObjectStore, ZipStore
 
 from pipeline.errors import PlaceError
 from pipeline.storage.patient import ATTEMPTS, DEADLINE, STALL, Patient
@@ -32,6 +33,8 @@ BACKEND = "backend"
 """The storage option that chooses who speaks to buckets and servers: fsspec (the default) or obstore."""
 
 _opened: dict[tuple[str, str, str], Any] = {}
+_clients: dict[tuple[str, str, str], Any] = {}
+"""fsspec's file systems by scheme, host and options: their connections serve all that lies in a bucket."""
 _lock = Lock()
 
 
@@ -42,7 +45,7 @@ def connect(scheme: str, root: str, options: str) -> Any:
     with _lock:
         found = _opened.get((scheme, root, options))
         if found is None:
-            found = _opened[scheme, root, options] = _Memory() if scheme == "memory" else _open(scheme, root, options)
+            found = _opened[scheme, root, options] = _open(scheme, root, options)
     return found
 
 
@@ -59,7 +62,7 @@ def _open(scheme: str, root: str, said: str) -> Patient:
     options = json.loads(said)
     backend = options.pop(BACKEND, "fsspec")
     if backend not in ("fsspec", "obstore"):
-        raise PlaceError(f"storage option {BACKEND}: {backend!r} is none; expected fsspec or obstore")
+        raise PlaceError(f"{root}: the storage option {BACKEND} is none that there is; expected fsspec or obstore")
     secrets = tuple(sorted(_texts(options), key=len, reverse=True))
     try:
         if backend == "obstore":
@@ -82,16 +85,6 @@ def _texts(value: Any) -> set[str]:
     return {value} if isinstance(value, str) and len(value) > 7 and "://" not in value else set()
 
 
-class _Memory(MemoryStore):
-    """In this process alone; changed in one thread only, zarr's own."""
-
-    async def create(self, key: str, value: Buffer) -> bool:
-        if key in self._store_dict:
-            return False
-        await self.set(key, value)
-        return True
-
-
 class _Fsspec(FsspecStore):
     async def create(self, key: str, value: Buffer) -> bool:
         try:
@@ -100,6 +93,21 @@ class _Fsspec(FsspecStore):
         except FileExistsError:
             return False
         return True
+
+
+class _Memory(_Fsspec):
+    """In this process alone."""
+
+    async def create(self, key: str, value: Buffer) -> bool:
+        def put() -> bool:
+            with _lock:
+                if self.fs.sync_fs.exists(path):
+                    return False
+                self.fs.sync_fs.pipe_file(path, value.to_bytes())
+                return True
+
+        path = f"{self.path}/{key}"
+        return await asyncio.to_thread(put)
 
 
 class _Obstore(ObjectStore[Any]):
@@ -129,8 +137,13 @@ class _Obstore(ObjectStore[Any]):
 
 def _fsspec(scheme: str, root: str, options: dict[str, Any]) -> _Fsspec:
     import fsspec  # noqa: PLC0415 - an extra
+    from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper  # noqa: PLC0415
 
     path = root.partition("://")[2]
+    if scheme == "memory":
+        fs = AsyncFileSystemWrapper(fsspec.filesystem("memory"), asynchronous=True)
+        return _Memory(fs, path=f"/{path}", allowed_exceptions=())
+    client = (scheme, path.partition("/")[0], json.dumps(options, sort_keys=True))
     if scheme == "s3":
         patience = {
             "connect_timeout": 5,
@@ -145,9 +158,11 @@ def _fsspec(scheme: str, root: str, options: dict[str, Any]) -> _Fsspec:
         }
     elif scheme in ("https", "http"):
         path, options = root, {**options, "get_client": _session}
-    fs = fsspec.filesystem(scheme, asynchronous=True, skip_instance_cache=True, **options)
-    if scheme == "s3":
-        fs.retries = 3  # of bodies that were cut short, and each of these with botocore's own
+    fs = _clients.get(client)
+    if fs is None:
+        fs = _clients[client] = fsspec.filesystem(scheme, asynchronous=True, skip_instance_cache=True, **options)
+        if scheme == "s3":
+            fs.retries = 3  # of bodies that were cut short, and each of these with botocore's own
     return _Fsspec(fs, path=path, allowed_exceptions=())
 
 
@@ -182,8 +197,7 @@ def _obstore(root: str, options: Any) -> _Obstore:
 @atexit.register
 def _close() -> None:
     """Close the connections, which would else be complained of."""
-    for store in _opened.values():
-        fs = getattr(getattr(store, "_store", None), "fs", None)
+    for fs in _clients.values():
         for name in ("_s3creator", "_session"):
             if (client := getattr(fs, name, None)) is not None:
                 sync(client.__aexit__(None, None, None), timeout=1)

@@ -7,7 +7,7 @@ from typing import Any
 import zarr
 
 from pipeline.errors import HaloflowError, OutputError
-from pipeline.storage import lock
+from pipeline.storage import lock, records
 from pipeline.storage.images import RESERVED
 from pipeline.storage.lock import look, refuse_if_held
 from pipeline.storage.place import METADATA, Place, Where
@@ -82,7 +82,17 @@ def recorded(store: Place) -> dict[str, Any] | None:
 
 
 def clear(store: Place) -> None:
-    """Remove what an earlier run of ours made, but for its locks: first what says that it is a store."""
+    """Remove what an earlier run of ours made, but for its locks: first what says that it is a store.
+
+    In a bucket others may have put things below the same name, where no run that makes a store would notice. There only
+    what the store's own record names is removed, the record last.
+    """
+    if not store.is_local:
+        images = ((recorded(store) or {}).get("plan") or {}).get("images", ())
+        own = [records.FOLDER, *(f"{RESERVED}/{name}" for name in METADATA)]
+        for name in (*(image["name"] for image in images), *own, *reversed(METADATA)):
+            store.delete(name)
+        return
     for name in METADATA:
         store.delete(name)
     for name in _inside(store, RESERVED) - {lock.FOLDER}:
@@ -92,9 +102,6 @@ def clear(store: Place) -> None:
 
 
 def _inside(store: Place, folder: str = "") -> set[str]:
-    """Return the keys and folders right inside a folder of a store."""
-    above = f"{folder}/" if folder else ""
-    if store.is_local:
-        within = store.path / folder
-        return {f"{above}{path.name}" for path in within.iterdir()} if within.is_dir() else set()
-    return {above + key.removeprefix(above).split("/")[0] for key in store.list(folder)}
+    """Return the keys and folders right inside a folder of a local store."""
+    above, within = f"{folder}/" if folder else "", store.path / folder
+    return {f"{above}{path.name}" for path in within.iterdir()} if within.is_dir() else set()
