@@ -7,14 +7,16 @@ from typing import Any
 import psutil
 
 from pipeline.describe import parse_size
+from pipeline.errors import HaloflowError, PlaceError
 from pipeline.execute import running
 from pipeline.execute.report import Report
 from pipeline.job import Job
 from pipeline.planner import plan_image
-from pipeline.planning import Plan
+from pipeline.planning import ImagePlan, Plan
 from pipeline.storage.identity import identity
-from pipeline.storage.images import open_images
+from pipeline.storage.images import find_apart, open_image
 from pipeline.storage.place import Place
+from pipeline.storage.selecting import select
 
 __all__ = ["Report", "plan", "run"]
 
@@ -43,18 +45,37 @@ def plan(
     ------
     HaloflowError
         A `PlaceError` where a place cannot be reached; an `InputError`, `StackError` or `PlanError` that names the
-        image and what does not fit.
+        image and what does not fit, where no image can be run. Where some can, the others are in the plan's ``bad``,
+        with the reasons.
     """
     if storage_options is not None:
         job = job.opened_with(storage_options)
     limit = psutil.virtual_memory().total // (os.cpu_count() or 1) if memory is None else parse_size(memory)
-    sources = open_images(job.config.input.images, job.config.input, job.options)
-    images = tuple(
-        plan_image(source, job.stack.layers, job.scale(source.dtype), job.output, limit, kernel) for source in sources
-    )
-    reads = (*(Place.of(source.path, job.options) for source in sources), *job.reads)
+    places = find_apart(job.config.input.images, job.options)
+    images: list[ImagePlan] = []
+    bad: list[tuple[Place, HaloflowError]] = []
+    for place in places:
+        try:
+            source = select(open_image(place, job.config.input.level), job.config.input)
+            images.append(plan_image(source, job.stack.layers, job.scale(source.dtype), job.output, limit, kernel))
+        except PlaceError:
+            raise
+        except HaloflowError as error:
+            bad.append((place, error))
+    if not images:
+        raise bad[0][1]
+    refused = {place for place, _ in bad}
+    good = [place for place in places if place not in refused]
     config = job.config.model_dump(mode="json")
-    return Plan(images, job.output.store, limit, config, reads, identity(config, job.features, kernel))
+    return Plan(
+        tuple(images),
+        job.output.store,
+        limit,
+        config,
+        (*good, *(p for p, _ in bad), *job.reads),
+        identity(config, job.features, kernel),
+        tuple((str(place), str(error)) for place, error in bad),
+    )
 
 
 def run(

@@ -88,6 +88,7 @@ def plan_dict(plan: "Plan") -> dict[str, Any]:
         "peak_memory": plan.peak_memory,
         "tolerance": TOLERANCE,
         "images": [_image_dict(image) for image in plan.images],
+        "bad": [{"path": path, "reason": reason} for path, reason in plan.bad],
     }
 
 
@@ -163,6 +164,7 @@ def plan_text(plan: "Plan", most: int = 3) -> str:
     lines = [f"plan for {plan.store}: {_count(len(plan.images), 'image')}, {_count(plan.tasks, 'task')}"]
     for image in plan.images[:most]:
         lines += ["", *_image_lines(_image_dict(image))]
+    lines += [f"cannot be run: {path}: {reason}" for path, reason in plan.bad]
     if len(plan.images) > most:
         lines += ["", f"… and {len(plan.images) - most} more images (all with --json)"]
     lines += [

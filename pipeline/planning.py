@@ -200,6 +200,8 @@ class Plan:
     """Every place the run reads, those of features too: the output may overlap none of them."""
     identity: Mapping[str, Any] = field(default_factory=dict)
     """What decides the bits of the run: it may go on with a store only where this is the same."""
+    bad: tuple[tuple[str, str], ...] = ()
+    """The images of several that cannot be run, and why."""
 
     @property
     def tasks(self) -> int:

@@ -18,7 +18,7 @@ from distributed import Client, LocalCluster, WorkerPlugin
 
 import pipeline
 from pipeline.errors import ClusterError, InputError
-from pipeline.execute import cluster
+from pipeline.execute import cluster, connecting
 from pipeline.execute.task import Done, Failed
 from pipeline.storage.place import Place
 from pipeline.storage.records import Segments
@@ -86,7 +86,7 @@ def test_the_address_of_a_scheduler(small: Path) -> None:
 
 
 def test_a_scheduler_without_workers_or_lost_ends_the_run(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster, "WAIT", 1)
+    monkeypatch.setattr(connecting, "WAIT", 1)
     plan = pipeline.plan(pipeline.load("config.yaml"))
     with (
         LocalCluster(n_workers=0, dashboard_address="127.0.0.1:0", processes=False) as made,

@@ -11,8 +11,7 @@ from zarr.codecs import BloscCodec, GzipCodec, ZstdCodec
 
 from pipeline.errors import InputError
 from pipeline.geometry import Interval
-from pipeline.sections import Selection
-from pipeline.storage.images import RESERVED, find, open_image, open_images, stem
+from pipeline.storage.images import RESERVED, find, find_apart, open_image, stem
 from tests.examples import described
 
 PIXELS = (np.arange(3 * 10 * 14).reshape(3, 10, 14) * 7 + 1).astype(np.uint16)
@@ -202,7 +201,7 @@ def test_globs_and_lists_name_each_image_once_and_in_order():
     assert names("b.zarr/", "?.zarr", "b.zarr") == ["b.zarr", "a.zarr"]
     assert names("odd[1].zarr") == ["odd[1].zarr"]  # what exists is no pattern
     assert names("**/c.zarr") == ["deep/c.zarr"]
-    assert [s.name for s in open_images(["[ab].zarr"], Selection())] == ["a", "b"]
+    assert [stem(str(p)) for p in find_apart(["[ab].zarr"])] == ["a", "b"]
 
 
 @pytest.mark.parametrize(
@@ -217,9 +216,9 @@ def test_what_names_no_image_is_refused(path):
 def test_images_that_would_share_a_name_are_refused_with_both_paths():
     make("one/a.zarr", "two/a.ome.zarr", f"{RESERVED}.zarr")
     with pytest.raises(InputError, match=r"two/a\.ome\.zarr and one/a\.zarr would both be named 'a'"):
-        open_images(["one/a.zarr", "two/a.ome.zarr"], Selection())
+        find_apart(["one/a.zarr", "two/a.ome.zarr"])
     with pytest.raises(InputError, match="and the run's own records would both be named '_haloflow'"):
-        open_images([f"{RESERVED}.zarr"], Selection())
+        find_apart([f"{RESERVED}.zarr"])
 
 
 @pytest.mark.parametrize(

@@ -4,23 +4,21 @@ The plan reaches each worker once, by a plugin, which the scheduler also gives t
 two numbers. So memory on client and scheduler does not grow with the image.
 """
 
-import logging
-import os
+import signal
 import time
 import uuid
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from itertools import count
 from queue import Empty, SimpleQueue
 from typing import Any
 
-import dask
 import zarr
-from distributed import Client, KilledWorker, LocalCluster, WorkerPlugin, get_worker
+from distributed import Client, KilledWorker, WorkerPlugin, get_worker
 from distributed.client import FutureCancelledError
 
-from pipeline.errors import ClusterError, RunError
+from pipeline.errors import RunError
 from pipeline.execute.memory import keep_freed_memory
 from pipeline.execute.ranges import Blocks, Ranges
 from pipeline.execute.serial import CODECS, attempt, explain
@@ -48,8 +46,8 @@ LOOK = 1.0
 WAIT = 30
 """Seconds without any worker, or without a scheduler, after which a run ends."""
 
-QUIET = {"distributed.worker.profile.enabled": False, "distributed.admin.tick.interval": "1s"}
-"""What a cluster of our own leaves out: its workers' profiles and 50 wake-ups a second take 6 % of two cores."""
+DRAIN = 30.0
+"""Seconds that an interrupted run waits for the tasks under way."""
 
 ANY, ALONE = "", "alone"
 """Instead of a worker's address: whichever, and whichever for the one suspect at a time."""
@@ -60,15 +58,19 @@ AGAIN = "what was written is recorded: go on with --resume"
 class _Hold(WorkerPlugin):  # type: ignore[misc]  # distributed carries no types
     """Keeps a plan on a worker as long as the run lasts, and what its tasks share: a cache and zarr's settings."""
 
-    def __init__(self, run: str, images: Images, cache: int, segments: Segments) -> None:
+    def __init__(self, run: str, images: Images, cache: int, segments: Segments, *, ours: bool) -> None:
         self.name = f"haloflow-{run}"
         self.images = images
         self.limit = cache
         self.segments = segments
+        self.ours = ours
 
     def setup(self, worker: Any) -> None:
         if worker.nanny:  # a process of its own, not a thread of the user's
             keep_freed_memory()
+            if self.ours:
+                with suppress(ValueError):  # Ctrl-C reaches all processes of a terminal; this one ends with the run
+                    signal.signal(signal.SIGINT, signal.SIG_IGN)
         self.blocks = Blocks([len(image.blocks) for image in self.images])
         self.cache = ChunkCache(self.limit)
         self.segment = self.segments.begin()
@@ -92,56 +94,18 @@ def _work(name: str, start: int, stop: int) -> list[Outcome]:
     return outcomes
 
 
-@contextmanager
-def connect(cluster: str, workers: int | None, memory: int) -> Iterator[Client]:
-    """Give a client of ``local`` processes, in-process ``threads``, or the scheduler at an address.
+def run(
+    plan: Plan | Rest, client: Client, segments: Segments, stop: Callable[[], bool] = lambda: False
+) -> Iterator[Outcome]:
+    """Run every task of a plan on a cluster, a few futures a worker at a time; gives outcomes as they come.
 
-    Raises `ClusterError` where there is none.
+    Told to ``stop``, it sends off no more, and ends when what is under way has ended.
     """
-    if workers is not None and workers < 1:
-        raise ClusterError(f"workers {workers}: expected at least 1")
-    count = workers or os.cpu_count() or 1
-    if cluster in ("local", "threads"):
-        processes = cluster == "local"
-        try:
-            with dask.config.set(QUIET):
-                made = LocalCluster(
-                    n_workers=count if processes else 1,
-                    threads_per_worker=1 if processes else count,
-                    processes=processes,
-                    # A scheduler is open to whoever reaches it: loopback, or no socket of its own.
-                    host="127.0.0.1" if processes else None,
-                    dashboard_address="127.0.0.1:0",
-                    memory_limit=memory if processes else 0,
-                    silence_logs=logging.ERROR,
-                )
-        except (OSError, RuntimeError, TimeoutError) as error:
-            raise ClusterError(f"the local cluster could not start: {explain(error)}") from None
-        with made, Client(made) as client:
-            yield client
-        return
-    try:
-        client = Client(cluster, timeout=10)
-    except (OSError, TimeoutError, ValueError) as error:
-        raise ClusterError(
-            f"--cluster {cluster}: no scheduler answers there ({explain(error)}); expected local, threads, serial or "
-            "an address such as tcp://host:8786"
-        ) from None
-    with client:
-        try:
-            client.wait_for_workers(1, timeout=WAIT)
-        except TimeoutError:
-            raise ClusterError(f"--cluster {cluster}: the scheduler has no workers, after {WAIT} s") from None
-        yield client
-
-
-def run(plan: Plan | Rest, client: Client, segments: Segments) -> Iterator[Outcome]:
-    """Run every task of a plan on a cluster, a few futures a worker at a time; gives outcomes as they come."""
     run_id = uuid.uuid4().hex
-    plugin = _Hold(run_id, plan.images, plan.cache, segments)
+    plugin = _Hold(run_id, plan.images, plan.cache, segments, ours=client.cluster is not None)
     try:
         client.register_plugin(plugin)
-        yield from _Drive(client, plugin.name, plan).outcomes()
+        yield from _Drive(client, plugin.name, plan, stop).outcomes()
     except OSError as error:  # distributed's own errors of a lost connection are of this kind
         raise RunError(f"the connection to the scheduler was lost ({explain(error)}); {AGAIN}") from None
     finally:
@@ -154,8 +118,10 @@ def run(plan: Plan | Rest, client: Client, segments: Segments) -> Iterator[Outco
 class _Drive:
     """Keeps every worker supplied from its own range, and gives outcomes as they come."""
 
-    def __init__(self, client: Client, name: str, plan: Plan | Rest) -> None:
+    def __init__(self, client: Client, name: str, plan: Plan | Rest, stop: Callable[[], bool]) -> None:
         self.client = client
+        self.stop = stop
+        self.stopped: float | None = None
         self.name = name
         self.images = plan.images
         self.blocks = Blocks([len(image.blocks) for image in plan.images])
@@ -175,13 +141,15 @@ class _Drive:
         """Run everything there is to run; raises `RunError` where nobody is left who could."""
         self._look()
         told = time.monotonic()
-        while self.flying or self.landed or self.suspects or len(self.ranges):
+        while self.flying or self.landed or (not self.stopped and (self.suspects or len(self.ranges))):
+            if self.stop() and self._drained():
+                return
             for future in self._wait(LAG if self.landed else LOOK):
                 if future in self.flying:  # else it was given up
                     self.landed[future] = worker, _ = self.flying.pop(future)
                     self.waiting[worker] -= 1
                     self._supply(worker)
-            if self.suspects and not self.waiting.get(ALONE):
+            if not self.stopped and self.suspects and not self.waiting.get(ALONE):
                 self._submit(self.suspects.popleft(), ALONE)
             full = len(self.landed) >= AHEAD * sum(self.threads.values())
             if full or time.monotonic() - told >= LAG or not self.flying:
@@ -206,23 +174,36 @@ class _Drive:
                 continue  # the same, and it is run again
             del self.landed[future]
 
-        async def gather() -> list[list[Outcome]]:
-            told: list[list[Outcome]] = await self.client.gather(finished, asynchronous=True)
-            return told
-
-        # Where a worker is lost at this moment: again, when that is known.
-        with suppress(TimeoutError, KilledWorker, FutureCancelledError):
-            for told in self.client.sync(gather, callback_timeout=PATIENCE) if finished else ():
-                outcomes += told
-            for future in finished:
-                del self.landed[future]
+        outcomes += self._gather(finished)
         seconds = [outcome.seconds for outcome in outcomes if isinstance(outcome, Done)]
         if seconds:
             self.pace += (sum(seconds) / len(seconds) - self.pace) / 2
         return outcomes
 
+    def _gather(self, finished: list[Any]) -> list[Outcome]:
+        """Fetch what futures tell, all together."""
+
+        async def gather() -> list[list[Outcome]]:
+            told: list[list[Outcome]] = await self.client.gather(finished, asynchronous=True)
+            return told
+
+        if not finished:
+            return []
+        try:
+            told = self.client.sync(gather, callback_timeout=PATIENCE)
+        except (TimeoutError, KilledWorker, FutureCancelledError):
+            return []  # a worker is lost at this moment: again, when that is known
+        for future in finished:
+            del self.landed[future]
+        return [outcome for batch in told for outcome in batch]
+
+    def _drained(self) -> bool:
+        """Send off no more; say whether enough has been waited for what is under way."""
+        self.stopped = self.stopped or time.monotonic()
+        return time.monotonic() - self.stopped > DRAIN
+
     def _supply(self, worker: str) -> None:
-        while self.waiting.get(worker, 0) < AHEAD * self.threads.get(worker, 0):
+        while not self.stopped and self.waiting.get(worker, 0) < AHEAD * self.threads.get(worker, 0):
             batch = self.ranges.take(worker, BATCH / max(self.pace, 1e-9))
             if not len(batch):
                 return
@@ -230,7 +211,7 @@ class _Drive:
 
     def _submit(self, batch: Interval, worker: str = ANY) -> None:
         """Send a batch off, to a worker or to whichever."""
-        where = {} if worker in (ANY, ALONE) else {"workers": [worker], "allow_other_workers": True}
+        where: dict[str, Any] = {} if worker in (ANY, ALONE) else {"workers": [worker], "allow_other_workers": True}
         key = f"{self.name}-{batch.start}-{batch.stop}-{next(self.sent)}"
         future = self.client.submit(_work, self.name, batch.start, batch.stop, key=key, pure=False, **where)
         self.flying[future] = (worker, batch)

@@ -8,13 +8,14 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
 
-from pipeline.errors import InputError, OutputError
+from pipeline.errors import InputError, OutputError, RunError
 from pipeline.execute import cluster as dask_executor
-from pipeline.execute import pyramids, serial
+from pipeline.execute import connecting, pyramids, serial
+from pipeline.execute.interrupts import Interrupts
 from pipeline.execute.remaining import planned_units, remaining
 from pipeline.execute.report import Report
 from pipeline.execute.task import Done, Failed, Outcome
-from pipeline.planning import ImagePlan, Plan, Rest
+from pipeline.planning import ImagePlan, Plan
 from pipeline.storage import output, records, target
 from pipeline.storage.identity import differences, digest
 from pipeline.storage.images import RESERVED, digest_of
@@ -24,7 +25,8 @@ from pipeline.storage.records import Records, Segment, Segments
 from pipeline.storage.windows import Sights
 
 Progress = Callable[[int, int], None]
-Execute = Callable[[Plan | Rest, Segments], Iterator[Outcome]]
+Execute = Callable[..., Iterator[Outcome]]
+"""Of what is to run, of segments, and of a function that says when to stop, if any."""
 
 
 def run(
@@ -68,8 +70,8 @@ def _executor(cluster: str, workers: int | None, memory: int) -> Iterator[Execut
     if cluster == "serial":
         yield serial.run
         return
-    with dask_executor.connect(cluster, workers, memory) as client:
-        yield lambda plan, segments: dask_executor.run(plan, client, segments)
+    with connecting.connect(cluster, workers, memory) as client:
+        yield lambda plan, segments, *stop: dask_executor.run(plan, client, segments, *stop)
 
 
 def _record(plan: Plan) -> dict[str, Any]:
@@ -89,11 +91,14 @@ def _found(plan: Plan, before: Mapping[str, Any]) -> Records:
         listed = "".join(f"\n  {line}" for line in changed[:20])
         raise OutputError(f"output.store: {plan.store} was begun by a run that differs; {again}:{listed}")
     found = records.read(plan.store, digest(plan.identity))
+    bad = dict(plan.bad)
     sources = {image.source.name: image.source for image in plan.images}
     for event in found.events:
         if "image" not in event:
             continue
         source = sources.get(event["image"])
+        if event["path"] in bad:
+            continue
         if source is None:
             raise OutputError(f"input.images: {event['path']} is in {plan.store} and no longer in the input; {again}")
         if source.digest != event["digest"]:
@@ -123,10 +128,16 @@ class _Run:
         left = tuple(self._begin(image) for image in self.plan.images)
         self.resumed = self.done = self.plan.tasks - sum(len(image.blocks) for image in left)
         self.lock.begin(self._news)
-        for outcome in execute(replace(self.plan, images=left), self.segments) if any(i.blocks for i in left) else ():
-            if self.lock.lost:
-                self.lock.check()
-            self._take(outcome)
+        if any(image.blocks for image in left):
+            with Interrupts() as interrupts:
+                for outcome in execute(replace(self.plan, images=left), self.segments, lambda: bool(interrupts)):
+                    if self.lock.lost:
+                        self.lock.check()
+                    self._take(outcome)
+                if interrupts:
+                    self.journal.close(sync=True)
+                    interrupts.pass_on()
+                    raise RunError("interrupted; what is done is recorded: go on with --resume")
         self.lock.check()
         failed = {outcome.image for outcome in self.failures}
         return self._end(pyramids.finish(self.plan, failed, self.segments, execute, self.lock.check))
@@ -174,6 +185,7 @@ class _Run:
             for f in sorted(self.failures, key=lambda f: (f.image, f.block))
         ]
         failures += unfinished
+        failures += [{"image": path, "task": "all", "reason": reason} for path, reason in plan.bad]
         failures += [
             {"image": image.source.path, "task": "all", "reason": "changed while the run read it"}
             for image, place in zip(plan.images, plan.reads, strict=False)
@@ -181,7 +193,7 @@ class _Run:
         ]
         return Report(
             store=str(plan.store),
-            images=len(plan.images),
+            images=len(plan.images) + len(plan.bad),
             tasks=plan.tasks,
             done=self.done,
             resumed=self.resumed,

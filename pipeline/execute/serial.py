@@ -1,7 +1,8 @@
 """The serial executor: one task after another in this process. The twin of the Dask executor, for looking into."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from itertools import takewhile
 
 import zarr
 
@@ -18,13 +19,13 @@ CODECS = {"async.concurrency": IN_FLIGHT}
 """How zarr shares the processor while tasks run: see `IN_FLIGHT`."""
 
 
-def run(plan: Plan | Rest, segments: Segments) -> Iterator[Outcome]:
-    """Run every task of a plan; a task that fails is reported and the rest goes on."""
+def run(plan: Plan | Rest, segments: Segments, stop: Callable[[], bool] = lambda: False) -> Iterator[Outcome]:
+    """Run every task of a plan until told to stop; a task that fails is reported and the rest goes on."""
     cache = ChunkCache(plan.cache)
     with zarr.config.set(CODECS), closing(segments.begin()) as segment:
         images: Sequence[ImagePlan | LevelPlan] = plan.images
         for number, image in enumerate(images):
-            for block in image.blocks:
+            for block in takewhile(lambda _: not stop(), image.blocks):
                 outcome = attempt(image, number, block, cache, segment)
                 segment.flush()
                 yield outcome

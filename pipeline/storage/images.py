@@ -11,13 +11,11 @@ import zarr
 
 from pipeline.errors import HaloflowError, InputError
 from pipeline.pixels import stored_dtype
-from pipeline.sections import Selection
 from pipeline.storage.geo import read_geo
 from pipeline.storage.globs import is_pattern, matches
 from pipeline.storage.identity import digest
 from pipeline.storage.ome import Level, is_image, read_level
 from pipeline.storage.place import Place, Where
-from pipeline.storage.selecting import select
 from pipeline.storage.source import Outer, Source
 from pipeline.storage.unfinished import refuse_unfinished
 
@@ -49,20 +47,18 @@ def find(patterns: Sequence[str], options: Mapping[str, Any] | None = None) -> l
     return [Place.of(path, options) for path in dict.fromkeys(path.rstrip("/") or path for path in paths)]
 
 
-def open_images(
-    patterns: Sequence[str], selection: Selection, options: Mapping[str, Any] | None = None
-) -> list[Source]:
-    """Return what is selected of the images of a run; raises `InputError` naming one that cannot be read."""
-    sources = [select(open_image(place, selection.level), selection) for place in find(patterns, options)]
+def find_apart(patterns: Sequence[str], options: Mapping[str, Any] | None = None) -> list[Place]:
+    """Return what `find` does; raises `InputError` where two of the places would have one name in the output."""
     taken: dict[str, str] = {RESERVED: "the run's own records", "zarr.json": "Zarr's own metadata"}
-    for source in sources:
-        if source.name in taken:
+    places = find(patterns, options)
+    for place in places:
+        name = stem(str(place))
+        if name in taken:
             raise InputError(
-                f"{source.path} and {taken[source.name]} would both be named '{source.name}' in the output; "
-                "rename one, or run them apart"
+                f"{place} and {taken[name]} would both be named '{name}' in the output; rename one, or run them apart"
             )
-        taken[source.name] = source.path
-    return sources
+        taken[name] = str(place)
+    return places
 
 
 def stem(path: str) -> str:
