@@ -1,0 +1,151 @@
+"""What the config selects of an image: the same bits as a run over what was cut out before, and in the right place."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import zarr
+
+import pipeline
+from pipeline.errors import ConfigError, InputError
+from pipeline.storage.metadata import Placed, Window, describe
+
+PIXELS = np.random.default_rng(11).integers(0, 256, (3, 4, 5, 40, 37)).astype(np.uint8)
+SCALE, START = (60.0, 1.0, 2.0, 0.25, 0.5), (0.0, 0.0, 10.0, 100.0, -3.0)
+NAMES = ["DAPI", "GFP", "RFP", "Cy5"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    axes = [("t", "second"), ("c", None), ("z", "micrometer"), ("y", "micrometer"), ("x", "micrometer")]
+    windows = [Window.of(0, 255)] * len(NAMES)
+    group = zarr.create_group(
+        tmp_path / "i.zarr", attributes=describe("i", axes, [Placed("0", SCALE, START)], NAMES, windows)
+    )
+    array = group.create_array("0", shape=PIXELS.shape, chunks=(1, 2, 2, 16, 16), dtype="u1")
+    array[...] = PIXELS
+    return tmp_path
+
+
+def load(folder: Path, selection: dict[str, Any]) -> pipeline.Job:
+    return pipeline.load(
+        {
+            "input": {"images": str(folder / "i.zarr"), **selection},
+            "features": {"edge": {"rows": [[-1, 2, 0], [3, 4, -5]]}},
+            "layers": [
+                {
+                    "type": "convolution",
+                    "features": "edge",
+                    "padding": "same",
+                    "boundary": "reflect",
+                    "channels": "each",
+                },
+                {"type": "pool", "window": 3, "stride": 2},
+            ],
+            "output": {"store": str(folder / "o.zarr"), "chunks": 4},
+        }
+    )
+
+
+def placed(folder: Path) -> tuple[list[float], list[float]]:
+    """Return scale and translation as the map's metadata say."""
+    ome = zarr.open_group(folder / "o.zarr/i/pool", mode="r").attrs["ome"]
+    steps = ome["multiscales"][0]["datasets"][0]["coordinateTransformations"]  # type: ignore[index,call-overload]
+    return steps[0]["scale"], steps[1]["translation"]  # type: ignore[index,call-overload,return-value]
+
+
+CASES: dict[str, tuple[dict[str, Any], tuple[Any, ...], tuple[int, ...]]] = {
+    "nothing": ({}, np.s_[:, :, :, :, :], (0, 0, 0, 0)),
+    "a channel by name": ({"channels": "RFP"}, np.s_[:, [2], :, :, :], (0, 0, 0, 0)),
+    "channels in another order": ({"channels": ["Cy5", 0, "GFP"]}, np.s_[:, [3, 0, 1], :, :, :], (0, 0, 0, 0)),
+    "a time": ({"t": 2}, np.s_[2:3, :, :, :, :], (2, 0, 0, 0)),
+    "planes": ({"z": [1, 4], "t": [0, 2]}, np.s_[:2, :, 1:4, :, :], (0, 1, 0, 0)),
+    "a region": ({"region": {"y": [5, 38], "x": [17, 37]}}, np.s_[:, :, :, 5:38, 17:], (0, 0, 5, 17)),
+    "rows": ({"region": {"y": [16, 32]}}, np.s_[:, :, :, 16:32, :], (0, 0, 16, 0)),
+    # Centres at 100 + 0.25 n and −3 + 0.5 n: 101.3 … 106 are 6 … 23, and −1.5 … 12 are 3 … 29.
+    "micrometres": (
+        {"region": {"y": [101.3, 106.0], "x": [-1.5, 12.0], "unit": "physical"}, "z": 4, "channels": [1]},
+        np.s_[:, [1], 4:5, 6:24, 3:30],
+        (0, 4, 6, 3),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_selection_is_an_image_of_its_own(folder: Path, case: str) -> None:
+    selection, cut, first = CASES[case]
+    job = load(folder, selection)
+    assert pipeline.run(pipeline.plan(job), "serial").complete
+    made = zarr.open_array(folder / "o.zarr/i/pool/0", mode="r")[...]
+    wanted = PIXELS[cut]
+    assert made.shape[:3] == wanted.shape[:3]
+    for t, z in np.ndindex(wanted.shape[0], wanted.shape[2]):
+        np.testing.assert_array_equal(made[t, :, z], job.stack(wanted[t, :, z]))
+    scale, translation = placed(folder)
+    assert scale == pytest.approx([60, 1, 2, 0.5, 1.0])
+    begin = [START[0] + SCALE[0] * first[0], 0, START[2] + SCALE[2] * first[1]]
+    y, x = START[3] + SCALE[3] * (first[2] + 1.5), START[4] + SCALE[4] * (first[3] + 1)
+    assert translation == pytest.approx([*begin, y, x])
+    assert pipeline.verify(job).passed
+
+
+WRONG: dict[str, tuple[dict[str, Any], str]] = {
+    "a channel's name": (
+        {"channels": "DAPPI"},
+        r"i\.zarr: input\.channels: there is no channel 'DAPPI'; did you mean 'DAPI'\?",
+    ),
+    "a channel's number": ({"channels": 4}, r"input\.channels: there is no channel 4; the image has 4, counted from 0"),
+    "a channel twice": ({"channels": ["GFP", 1]}, r"input\.channels: channel 1 stands twice"),
+    "a time": ({"t": 3}, r"input\.t: goes to 3; the image has 3, counted from 0"),
+    "planes": ({"z": [2, 9]}, r"input\.z: goes to 8; the image has 5"),
+    "pixels": ({"region": {"y": [30, 41]}}, r"input\.region\.y: 30 to 41 is not within the image, which has 40 pixels"),
+    "micrometres": (
+        {"region": {"x": [-9, 1], "unit": "physical"}},
+        r"input\.region\.x: -9 to 1 micrometer .*centres lie at -3 to 15",
+    ),
+    "between centres": ({"region": {"y": [100.1, 100.2], "unit": "physical"}}, r"input\.region\.y: .*holds no pixel"),
+    "a level": ({"level": 1}, r"input\.level: there is no level 1; the image has level 0 only"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_is_not_there_is_refused_by_its_key(folder: Path, case: str) -> None:
+    selection, words = WRONG[case]
+    with pytest.raises(InputError, match=words):
+        pipeline.plan(load(folder, selection))
+
+
+def test_an_axis_that_the_image_lacks_is_refused(tmp_path: Path) -> None:
+    zarr.create_array(tmp_path / "i.zarr", data=PIXELS[0, 0, 0])
+    with pytest.raises(InputError, match=r"input\.t: the image has no axis t"):
+        pipeline.plan(load(tmp_path, {"t": 0}))
+
+
+@pytest.mark.parametrize(
+    ("selection", "words"),
+    [
+        ({"t": -1}, r"input\.t: expected an index from 0, or \[start, stop\]"),
+        (
+            {"z": [4, 4]},
+            r"input\.z: expected an index from 0, or \[start, stop\] with start below stop; found \[4, 4\]",
+        ),
+        ({"channels": []}, r"input\.channels"),
+        ({"region": {"y": [5, 2]}}, r"input\.region: y goes from 5 to 2; the first must be less"),
+        ({"region": {"y": [0.5, 2]}}, r"input\.region: pixels are whole numbers; or give unit: physical"),
+        ({"region": {"z": [0, 2]}}, r"input\.region\.z: unknown key"),
+        ({"region": {"unit": "pixels"}}, r"input\.region\.unit: 'pixels' is not possible; did you mean 'pixel'\?"),
+    ],
+)
+def test_a_selection_that_makes_no_sense_is_refused(tmp_path: Path, selection: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        load(tmp_path, selection)
+
+
+def test_a_region_reads_only_its_chunks(folder: Path) -> None:
+    (image,) = pipeline.plan(
+        load(folder, {"region": {"y": [16, 32], "x": [0, 16]}, "channels": 3, "t": 0, "z": 2})
+    ).images
+    assert image.source.extents == (16, 16)
+    # One chunk of 16 × 16 pixels, and with them another channel and another plane.
+    assert image.bytes_read == 16 * 16 * 2 * 2
