@@ -7,10 +7,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+import zarr
 
 import pipeline
 from pipeline.layers import LAYERS
+from pipeline.storage.metadata import Placed, Window, describe
 from tests.conftest import ROOT
 
 Call = Callable[..., tuple[int, str, str]]
@@ -22,6 +25,19 @@ def make_inputs() -> None:
     pipeline.ingest("tests/data/blue_marble.jpg", "demo/blue_marble.zarr", chunks=512)
     subprocess.run([sys.executable, ROOT / "scripts/make_geotiff.py", "demo/island.tif", "--side", "700"], check=True)
     pipeline.ingest("demo/island.tif", "demo/island.zarr")
+    make_cells()
+
+
+def make_cells() -> None:
+    """Write a small stack of planes as a microscope would: 0.5 µm a pixel, 12 bits, two stains."""
+    axes = [("t", "second"), ("c", None), ("z", "micrometer"), ("y", "micrometer"), ("x", "micrometer")]
+    level, windows = Placed("0", (30.0, 1.0, 2.0, 0.5, 0.5), (0.0,) * 5), [Window.of(0, 4095)] * 2
+    group = zarr.create_group(
+        "demo/cells.ome.zarr", attributes=describe("cells", axes, [level], ["DAPI", "GFP"], windows)
+    )
+    pixels = np.random.default_rng(1).poisson(300, (2, 2, 8, 150, 160)).astype(np.uint16)
+    pixels[0, 0, 3:5, 90:93, 70:73] += 2000  # centres at 45 to 46 µm and 35 to 36 µm
+    group.create_array("0", data=pixels, chunks=(1, 1, 1, 64, 64))
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.name)
@@ -31,6 +47,18 @@ def test_every_config_runs_and_verifies(project: Path, haloflow: Call, path: Pat
     code, _, err = haloflow("run", config, "--cluster", "serial")
     assert code == 0, err
     assert haloflow("verify", config)[0] == 0
+
+
+def test_the_microscopy_example_finds_its_spot_in_micrometres(project: Path, haloflow: Call) -> None:
+    make_cells()
+    assert haloflow("run", "configs/microscopy.yaml", "--cluster", "serial")[0] == 0
+    spots = pipeline.open("demo/cells_maps.zarr")["cells/spots/spots"]
+    assert spots.dims == ("t", "feature", "z", "y", "x")
+    assert spots.shape == (1, 1, 4, 80, 110)
+    z, y, x = np.unravel_index(spots[0, 0].values.argmax(), spots.shape[2:])
+    assert float(spots.z[z]) in (6.0, 8.0)
+    assert abs(float(spots.y[y]) - 45.5) <= 0.25
+    assert abs(float(spots.x[x]) - 35.5) <= 0.25
 
 
 def blocks(language: str) -> list[str]:
