@@ -46,7 +46,7 @@ UNKNOWN_KEYS = [
       "(valid: features, input, layers, output)")),
     ("a.zarr", "a.zarr\n  blakc: 0",
      ("3: input.blakc: unknown key; did you mean 'black'? "
-      "(valid: black, images, level, white)")),
+      "(valid: black, channels, images, level, region, t, white, z)")),
     ("out.zarr", "out.zarr\n  chunk: 8",
      ("11: output.chunk: unknown key; did you mean 'chunks'? "
       "(valid: chunks, compression, dtype, layers, ome_zarr, pyramid, range, shards, store)")),
