@@ -63,6 +63,8 @@ def _open(scheme: str, root: str, said: str) -> Patient:
     backend = options.pop(BACKEND, "fsspec")
     if backend not in ("fsspec", "obstore"):
         raise PlaceError(f"{root}: the storage option {BACKEND} is none that there is; expected fsspec or obstore")
+    if backend == "obstore" and scheme in ("http", "https"):  # it follows redirections to places nobody named
+        raise PlaceError(f"{root}: {scheme} places are read with fsspec; leave the storage option {BACKEND} out")
     secrets = tuple(sorted(_texts(options), key=len, reverse=True))
     try:
         if backend == "obstore":
