@@ -26,8 +26,9 @@ two workers read 1024² chunks of uint8 at 1290, 1330, 1230 and 1170 Mpx/s with 
 CACHE = 2**24
 """Bytes that a core keeps close."""
 
-# Of one core, of the order seen on current machines: they choose between sizes and make a rough forecast.
-_NEAR, _FAR = 1.2e10, 4e9
+# Of one core, of the order seen on current machines: they choose between sizes and make a rough forecast. Far away is
+# memory that the system has to give anew: arrays of more than 32 MB come and go so.
+_NEAR, _FAR = 1.2e10, 1e9
 _TILE, _PASS = 2e-4, 5e-5
 """Seconds of Python for a tile, and for each pass over it."""
 

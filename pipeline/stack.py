@@ -59,11 +59,10 @@ class BoundStack:
         """Give the layers that one kernel makes in one pass, pass by pass; what is kept ends a pass."""
         kept, start, count = frozenset(kept), 0, len(self.operations)
         while start < count:
-            name = self.choices[start].backend
             stop = start + 1
-            while stop < count and self.choices[stop].backend == name and stop - 1 not in kept:
+            while stop < count and stop - 1 not in kept:
                 stop += 1
-            stop = start + BACKENDS[name].fuse(self.operations[start:stop])
+            stop = start + BACKENDS[self.choices[start].backend].fuse(self.operations[start:stop])
             yield range(start, stop)
             start = stop
 

@@ -272,3 +272,26 @@ def test_layers_in_one_pass_have_the_bits_of_one_after_another(chain, seed):
     np.testing.assert_array_equal(together.view("u4")[~nan], single.view("u4")[~nan])
     if not seed % 2:
         np.testing.assert_allclose(together, plain, rtol=0, atol=TOLERANCE * np.abs(plain).max())
+
+
+@pytest.mark.parametrize(("depth", "bias"), [(1, 0.0), (3, 0.25), (7, -0.5), (16, 0.0), (33, 0.125)])
+def test_a_relu_in_the_graph_of_a_wide_convolution_changes_no_bit(depth, bias):
+    one, relu = convolution(depth, 17, (3, 2), match="sum", bias=bias), other("relu", 17)
+    fused = BACKENDS["onnxruntime"].fuse((one, relu))
+    assert fused == 2
+    block = with_special_values(np.random.default_rng(depth).standard_normal((depth, 61, 83), np.float32))
+    block[:, 20:40] *= np.float32(1e-42)  # sums that round to −0
+    together = kernel_for((one, relu), "onnxruntime")(block)
+    alone = kernel_for((one,), "onnxruntime")(block)
+    apart = kernel_for((relu,), "numba")(alone)
+    nan = np.isnan(apart)
+    assert nan.any()
+    np.testing.assert_array_equal(nan, np.isnan(together))
+    np.testing.assert_array_equal(together.view("u4")[~nan], apart.view("u4")[~nan])
+
+
+def test_a_division_or_another_layer_stays_outside_of_the_graph():
+    mean, total = convolution(16, 4, (3, 3)), convolution(16, 4, (3, 3), match="sum")
+    assert BACKENDS["onnxruntime"].fuse((mean, other("relu", 4))) == 1
+    assert BACKENDS["onnxruntime"].fuse((total, other("pool", 4))) == 1
+    assert BACKENDS["onnxruntime"].fuse((total,)) == 1
