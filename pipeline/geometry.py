@@ -164,10 +164,20 @@ class Pull:
         """Whether the reach goes beyond the true edge of the map."""
         return self.reach.start < 0 or self.reach.stop > self.extent
 
-    def sources(self, boundary: Boundary) -> list[int | None]:
-        """Return for each pixel of the reach its index in the read pixels, None where the fill stands."""
-        found = (boundary.source(p, self.extent) for p in range(self.reach.start, self.reach.stop))
-        return [None if s is None else s - self.read.start for s in found]
+    @property
+    def inside(self) -> Interval:
+        """The pixels of the reach that the map has."""
+        return self.reach.intersect(Interval(0, self.extent))
+
+    def padding(self, boundary: Boundary) -> list[tuple[int, int | None]]:
+        """Return for each pixel of the reach that the map does not have its place in the reach, and what stands there.
+
+        That is the index of a read pixel, or None for the fill.
+        """
+        before = range(self.reach.start, min(0, self.reach.stop))
+        after = range(max(self.extent, self.reach.start), self.reach.stop)
+        found = ((p - self.reach.start, boundary.source(p, self.extent)) for p in (*before, *after))
+        return [(place, None if s is None else s - self.read.start) for place, s in found]
 
 
 @dataclass(frozen=True, slots=True)

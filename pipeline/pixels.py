@@ -1,12 +1,13 @@
 """Between stored numbers and map values: which pixel values mean −1 and +1, and how a map is kept in few bits."""
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from pipeline.compiled.loops import halve, look_up, quantise
+from pipeline.compiled.loops import halve, look_up, quantise, stretch
 from pipeline.errors import InputError
 
 _TABLE_BITS = 16
@@ -48,13 +49,16 @@ class PixelScale:
         return wide if (black, white) == (-1.0, 1.0) else (wide - black) / (white - black) * 2 - 1
 
     def to_map(self, values: NDArray[np.generic]) -> NDArray[np.float32]:
-        """Return map values in float32, each the rounded exact one; small integers go through a table."""
+        """Return map values in float32, each the rounded exact one; small integers by a line or a table."""
         kind = np.dtype(self.dtype)
         if kind.kind == "f" and self.ends == (-1.0, 1.0):
             return _narrow(values, "float32")
         if kind.kind in "iub" and 8 * kind.itemsize <= _TABLE_BITS:
             made = np.empty(values.shape, np.float32)
-            look_up(_planes(values.view(f"u{kind.itemsize}")), _table(self), _planes(made))
+            if kind.kind != "b" and (line := _line(self)):
+                stretch(_planes(values), *line, _planes(made))
+            else:
+                look_up(_planes(values.view(f"u{kind.itemsize}")), _table(self), _planes(made))
             return made
         return _narrow(self.exact(values), "float32")
 
@@ -80,6 +84,18 @@ def _table(scale: PixelScale) -> NDArray[np.float32]:
         every = every.astype(bool) if kind.kind == "b" else every.view(kind)
         _TABLES[scale] = scale.exact(every).astype(np.float32)
     return _TABLES[scale]
+
+
+@cache
+def _line(of: PixelScale) -> tuple[float, float] | None:
+    """Return the factor and the offset that give the table's bits for every number; None where none were found."""
+    black, white = of.ends
+    factor = 2 / (white - black)
+    line = factor, -black * factor - 1
+    every = np.arange(len(_table(of)), dtype=f"u{np.dtype(of.dtype).itemsize}").view(of.dtype)
+    made = np.empty((1, 1, len(every)), np.float32)
+    stretch(_planes(every), *line, made)
+    return line if np.array_equal(made[0, 0].view(np.uint32), _table(of).view(np.uint32)) else None
 
 
 @dataclass(frozen=True, slots=True)

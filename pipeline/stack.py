@@ -147,14 +147,19 @@ def _padded(block: Block, have: Region, pulls: tuple[Pull, ...], operation: Oper
     rows, columns = (pull.read.within(interval) for pull, interval in zip(pulls, have, strict=True))
     block = block[:, rows, columns]
     for axis, pull in enumerate(pulls, 1):
-        if not pull.is_padded:
-            continue
-        sources = pull.sources(operation.boundary)
-        block = np.take(block, [s or 0 for s in sources], axis)
-        filled = [slice(None)] * 3
-        filled[axis] = np.array([s is None for s in sources])  # type: ignore[call-overload]
-        block[tuple(filled)] = operation.fill
+        if pull.is_padded:
+            block = _widened(block.swapaxes(axis, 0), pull, operation).swapaxes(axis, 0)
     return block
+
+
+def _widened(block: Block, pull: Pull, operation: Operation) -> Block:
+    """Return a block padded along its first axis."""
+    wide = np.empty_like(block, shape=(len(pull.reach), *block.shape[1:]))
+    if len(pull.inside):
+        wide[pull.inside.within(pull.reach)] = block[pull.inside.within(pull.read)]
+    for place, source in pull.padding(operation.boundary):
+        wide[place] = operation.fill if source is None else block[source]
+    return wide
 
 
 def _real_taps(operation: Operation, made: Region, extents: tuple[int, ...]) -> NDArray[np.int64]:

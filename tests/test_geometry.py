@@ -92,8 +92,12 @@ def test_pull_reads_what_the_reach_is_made_of(window, extent, boundary, data):
     assert pull.reach == window.reach(output)
     assert pull.read.start >= 0
     assert pull.read.stop <= extent
-    assert [-1 if s is None else s + pull.read.start for s in pull.sources(boundary)] == expected
-    assert all(s is None or 0 <= s < len(pull.read) for s in pull.sources(boundary))
+    padding = dict(pull.padding(boundary))
+    assert all(s is None or 0 <= s < len(pull.read) for s in padding.values())
+    padded = {place: -1 if s is None else s + pull.read.start for place, s in padding.items()}
+    assert padded | {p - pull.reach.start: p for p in range(pull.inside.start, pull.inside.stop)} == dict(
+        enumerate(expected)
+    )
     assert pull.is_padded == any(not 0 <= p < extent for p in range(pull.reach.start, pull.reach.stop))
 
 

@@ -41,6 +41,15 @@ def look_up(numbers, table, out):
 
 
 @njit(cache=True, nogil=True)
+def stretch(numbers, factor, offset, out):
+    """Write ``numbers · factor + offset`` to float32 ``out``, both (c, y, x); in float64, rounded after each step."""
+    for c in range(out.shape[0]):
+        for y in range(out.shape[1]):
+            for x in range(out.shape[2]):
+                out[c, y, x] = np.float64(numbers[c, y, x]) * factor + offset
+
+
+@njit(cache=True, nogil=True)
 def survey(maps):
     """Give every NaN of (c, y, x) maps the same bits, and return the least and the greatest number.
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -80,6 +81,7 @@ def _digest_of(array: NDArray[np.float64]) -> str:
     return hashlib.sha256(named).hexdigest()[:16]
 
 
+@cache
 def _version(package: str) -> str | None:
     try:
         return version(package)
