@@ -43,6 +43,8 @@ def plan_image(
         raise StackError(f"{source.path}: {error}") from None
     kept = tuple(_keep(source, stack, bound, extents, name, output) for name in output.layers)
     places = tuple(k.place for k in kept)
+    # What comes after the last map that is kept is checked, and then never made.
+    bound, extents = bound.part(0, max(places) + 1), extents[: max(places) + 2]
     grids = tuple(MapGrid(k.array.extents, k.array.unit, bound.strides(k.place)) for k in kept)
     room = memory - PROCESS
     costs = Costs(bound, extents, places, grids, max(room // 4, 2**23))

@@ -62,7 +62,7 @@ def test_blue_marble_equals_the_whole_image(job: pipeline.Job, whole: dict[str, 
     assert report.complete
     assert seen == [(n + 1, plan.tasks) for n in range(plan.tasks)]
     assert type(report) is pipeline.Report
-    root = zarr.open_group(plan.store, mode="r")
+    root = zarr.open_group(plan.store.store(), mode="r")
     for layer, expected in whole.items():
         stored = root[f"blue_marble/{layer}/0"][:]
         assert np.array_equal(stored.view(np.uint32), expected.view(np.uint32))

@@ -151,10 +151,11 @@ class _Drive:
                     self._supply(worker)
             if not self.stopped and self.suspects and not self.waiting.get(ALONE):
                 self._submit(self.suspects.popleft(), ALONE)
-            full = len(self.landed) >= AHEAD * sum(self.threads.values())
-            if full or time.monotonic() - told >= LAG or not self.flying:
+            if len(self.landed) >= self._window or time.monotonic() - told >= LAG or not self.flying:
                 told = time.monotonic()
                 yield from self._fetch()
+                for worker in self.threads:
+                    self._supply(worker)
 
     def _fetch(self) -> list[Outcome]:
         """Return what the futures tell that have ended, and give them back."""
@@ -202,8 +203,15 @@ class _Drive:
         self.stopped = self.stopped or time.monotonic()
         return time.monotonic() - self.stopped > DRAIN
 
+    @property
+    def _window(self) -> int:
+        """Futures that may be on their way at once; as many again may have landed and wait to be fetched."""
+        return AHEAD * sum(self.threads.values())
+
     def _supply(self, worker: str) -> None:
         while not self.stopped and self.waiting.get(worker, 0) < AHEAD * self.threads.get(worker, 0):
+            if len(self.flying) + len(self.landed) >= 2 * self._window:
+                return  # until what has landed is fetched
             batch = self.ranges.take(worker, BATCH / max(self.pace, 1e-9))
             if not len(batch):
                 return
