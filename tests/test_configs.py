@@ -1,5 +1,6 @@
 """Every file under configs/ is run, and so is every block of the README."""
 
+import json
 import re
 import shlex
 import subprocess
@@ -14,10 +15,13 @@ import zarr
 import pipeline
 from pipeline.layers import LAYERS
 from pipeline.storage.metadata import Placed, Window, describe
+from pipeline.storage.place import VARIABLE
+from tests.buckets import KEYS, client, s3_server, upload
 from tests.conftest import ROOT
 
 Call = Callable[..., tuple[int, str, str]]
 CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
+LOCAL = [path for path in CONFIGS if path.name != "bucket.yaml"]
 README = (ROOT / "README.md").read_text()
 
 
@@ -40,13 +44,34 @@ def make_cells() -> None:
     group.create_array("0", data=pixels, chunks=(1, 1, 1, 64, 64))
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.name)
+@pytest.mark.parametrize("path", LOCAL, ids=lambda p: p.name)
 def test_every_config_runs_and_verifies(project: Path, haloflow: Call, path: Path) -> None:
     config = str(path.relative_to(ROOT))
     make_inputs()
     code, _, err = haloflow("run", config, "--cluster", "serial")
     assert code == 0, err
     assert haloflow("verify", config)[0] == 0
+
+
+def test_the_batch_in_a_bucket_runs_and_verifies(
+    project: Path, haloflow: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with s3_server() as port:
+        told = {**KEYS, "endpoint_url": f"http://127.0.0.1:{port}", "client_kwargs": {"region_name": "us-east-1"}}
+        monkeypatch.setenv(VARIABLE, json.dumps(told))
+        for bucket in ("scans", "results"):
+            client(port).create_bucket(Bucket=bucket)
+        for name in ("page-1", "page-2"):
+            pixels = np.random.default_rng(len(name)).integers(0, 256, (700, 500)).astype(np.uint8)
+            zarr.create_array(f"{name}.zarr", data=pixels, chunks=(256, 256))
+            upload(port, Path(f"{name}.zarr"), "scans", f"batch-7/{name}.zarr")
+        code, _, err = haloflow("run", "configs/bucket.yaml", "--cluster", "serial")
+        assert code == 0, err
+        assert haloflow("verify", "configs/bucket.yaml")[0] == 0
+        code, out, _ = haloflow("info", "s3://results/batch-7.zarr")
+        assert code == 0
+        assert "page-1/pool" in out
+        assert "page-2/pool" in out
 
 
 def test_the_microscopy_example_finds_its_spot_in_micrometres(project: Path, haloflow: Call) -> None:
@@ -98,7 +123,7 @@ def test_the_readme_s_shell_runs(project: Path, haloflow: Call) -> None:
     for block in blocks("bash"):
         for line in block.splitlines():
             words = shlex.split(line, comments=True)
-            if words[:1] == ["haloflow"] and "tcp://" not in line:
+            if words[:1] == ["haloflow"] and "tcp://" not in line and "s3://" not in line and "bucket.yaml" not in line:
                 code, _, err = haloflow(*words[1:])
                 assert code == 0, f"{line}: {err}"
                 ran += 1
