@@ -123,7 +123,9 @@ def test_the_readme_s_shell_runs(project: Path, haloflow: Call) -> None:
     for block in blocks("bash"):
         for line in block.splitlines():
             words = shlex.split(line, comments=True)
-            if words[:1] == ["haloflow"] and "tcp://" not in line and "s3://" not in line and "bucket.yaml" not in line:
+            if words[:2] == ["haloflow", "view"] or "tcp://" in line or "s3://" in line or "bucket.yaml" in line:
+                continue  # waits for Ctrl-C, or for a server: tested on its own
+            if words[:1] == ["haloflow"]:
                 code, _, err = haloflow(*words[1:])
                 assert code == 0, f"{line}: {err}"
                 ran += 1
