@@ -54,7 +54,8 @@ def stack_labelled(image: Any, run: Run, maps: tuple[str, ...], windows: tuple[W
     if not channel:
         pixels = pixels[..., None, :, :]
     made = _planes(pixels, len(outer), run)
-    coords: dict[Hashable, Any] = {axis: image.coords[axis] for axis in outer if axis in image.coords}
+    # What lies along the axes that stay, or along none, such as the reference system of a map of the Earth.
+    coords: dict[Hashable, Any] = {n: c for n, c in image.coords.items() if not {*c.dims} & {channel, "y", "x"}}
     coords["feature"] = list(maps)
     for axis, window in zip("yx", windows, strict=True):
         numbers = _moved(image, axis, window, made.shape[-2 if axis == "y" else -1])
@@ -89,7 +90,10 @@ def _moved(image: Any, axis: str, window: Window, extent: int) -> NDArray[np.flo
     if len(before) < 2:
         return None
     step = (before[-1] - before[0]) / (len(before) - 1)
-    if not step or np.abs(before - (before[0] + step * np.arange(len(before)))).max() > EVEN * abs(step):
+    off = np.abs(before - (before[0] + step * np.arange(len(before)))).max()
+    kind = image.coords[axis].dtype
+    rounding = 4 * np.finfo(kind).eps * np.abs(before).max() if kind.kind == "f" else 0.0
+    if not step or not off <= EVEN * abs(step) + rounding:
         return None
     first = before[0] + step * ((window.span - 1) / 2 - window.pad_lo)
     return np.asarray(first + step * window.stride * np.arange(extent))

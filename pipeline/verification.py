@@ -209,9 +209,11 @@ def _windows(m: MapArray, extents: tuple[int, int], count: int, draw: random.Ran
     bottom, right = max(0, height - EDGE), max(0, width - EDGE)
     corners = [(0, 0), (0, right), (bottom, 0), (bottom, right)]
     borders = [(0, right // 2), (bottom, right // 2), (bottom // 2, 0), (bottom // 2, right)]
-    places = dict.fromkeys([*corners, *borders])
-    for _ in range(max(0, count - len(places))):
-        places[draw.randint(0, bottom), draw.randint(0, right)] = None
-    for y, x in places:
-        plane = draw.randrange(m.planes) if m.planes > 1 else 0
+    edges = dict.fromkeys([*corners, *borders])
+    places = dict.fromkeys((draw.randrange(m.planes), y, x) for y, x in edges)
+    for _ in range(4 * count):  # small planes have few places, and the same one may be drawn again
+        if len(places) >= count:
+            break
+        places[draw.randrange(m.planes), draw.randint(0, bottom), draw.randint(0, right)] = None
+    for plane, y, x in places:
         yield plane, (Interval(y, min(y + EDGE, height)), Interval(x, min(x + EDGE, width)))

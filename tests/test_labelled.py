@@ -81,6 +81,16 @@ def test_coordinates_that_are_not_evenly_spaced_are_left_out(tmp_path: Path) -> 
     assert "x" in maps.coords
 
 
+def test_coordinates_of_few_digits_and_those_of_no_axis_are_kept(tmp_path: Path) -> None:
+    job = load(tmp_path)
+    y = (np.arange(33) * 0.1 + 20).astype(np.float32)
+    image = xr.DataArray(PIXELS[0, 0, 0], dims=("y", "x"), coords={"y": y, "x": range(29), "spatial_ref": 4326})
+    maps = job.stack(image)
+    np.testing.assert_allclose(maps.y.values, 20 + 0.1 * (1.5 + 2 * np.arange(maps.sizes["y"])), rtol=1e-6)
+    assert maps.spatial_ref == 4326
+    assert "y" not in job.stack(image.assign_coords(y=np.full(33, np.nan))).coords
+
+
 def test_axes_that_say_nothing_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="the DataArray has the axes a, x; expected y and x among them"):
         load(tmp_path).stack(xr.DataArray(PIXELS[0, 0, 0], dims=["a", "x"]))

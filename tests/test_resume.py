@@ -212,3 +212,11 @@ def test_status_and_checksums(many: Path, haloflow: Call) -> None:
     assert told["state"] == "failed"
     assert told["done"] + told["missing"] == UNITS
     assert 0 < told["failed"] == told["missing"]
+
+
+def test_a_whole_store_is_left_as_it_is(small: Path, haloflow: Call) -> None:
+    levels = ("--set", "output.pyramid=mean")
+    assert haloflow("run", "config.yaml", *CUT, *levels)[0] == 0
+    before = {p: p.stat().st_mtime_ns for p in Path("maps.zarr").rglob("*/c/**/*") if p.is_file()}
+    assert haloflow("run", "config.yaml", *CUT, *levels, "--resume")[0] == 0
+    assert {p: p.stat().st_mtime_ns for p in before} == before

@@ -169,7 +169,9 @@ def test_odd_ome_metadata_is_read_or_an_input_error(place, version):
     assert escaped == []
 
 
-@pytest.mark.parametrize("path", ["../secret.zarr", "/secret.zarr", "a/../../secret.zarr", "0/../../secret.zarr"])
+@pytest.mark.parametrize(
+    "path", ["../secret.zarr", "/secret.zarr", "a/../../secret.zarr", "0/../../secret.zarr", "0\0", "0\n"]
+)
 def test_a_dataset_path_does_not_lead_outside(path):
     array("secret.zarr")
     with_dataset_path(path)

@@ -127,3 +127,13 @@ def test_matches_of_little_contrast_are_right_within_the_rounding_of_their_pixel
         array = zarr.open_array(f"o.zarr/i/{made.stack.names[-1]}/0", mode="r+")
         array[0, 0, 0] += 0.05
         assert not pipeline.verify(made).passed
+
+
+def test_planes_smaller_than_a_window_are_each_looked_at() -> None:
+    planes = RNG.normal(size=(12, 10, 6)).astype(np.float32)
+    zarr.create_array("i.zarr", data=planes, chunks=(1, 10, 6), dimension_names=("z", "y", "x"))
+    made = pipeline.load({"input": {"images": "i.zarr"}, "layers": [{"type": "relu"}], "output": {"store": "o.zarr"}})
+    assert pipeline.run(pipeline.plan(made), "serial").complete
+    assert pipeline.verify(made).windows >= 9
+    zarr.open_array("o.zarr/i/relu/0", mode="r+")[:, 1:] = 99
+    assert not pipeline.verify(made).passed

@@ -55,7 +55,8 @@ def run(
             else:
                 output.reopen(plan.store)
                 output.add(plan.store, maps)
-            report = _Run(plan, lock, found, cluster, progress).go(execute)
+            whole = before is not None and before.get("complete") is True
+            report = _Run(plan, lock, found, cluster, progress).go(execute, whole=whole)
         state = "complete" if report.complete else "failed"
     finally:
         lock.release(state)
@@ -123,8 +124,8 @@ class _Run:
         self.bytes = [0, 0]
         self.started, self.clock = datetime.now(UTC).isoformat(timespec="seconds"), time.perf_counter()
 
-    def go(self, execute: Execute) -> Report:
-        """Run all that is not recorded, and end with the mark."""
+    def go(self, execute: Execute, *, whole: bool) -> Report:
+        """Run all that is not recorded, and end with the mark; of a store that was ``whole`` nothing is made again."""
         left = tuple(self._begin(image) for image in self.plan.images)
         self.resumed = self.done = self.plan.tasks - sum(len(image.blocks) for image in left)
         self.lock.begin(self._news)
@@ -139,6 +140,8 @@ class _Run:
                     interrupts.pass_on()
                     raise RunError("interrupted; what is done is recorded: go on with --resume")
         self.lock.check()
+        if whole and not any(image.blocks for image in left):
+            return self._end([])
         failed = {outcome.image for outcome in self.failures}
         return self._end(pyramids.finish(self.plan, failed, self.segments, execute, self.lock.check))
 

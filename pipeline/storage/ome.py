@@ -47,8 +47,14 @@ def read_level(path: str, attributes: dict[str, Any], level: int) -> Level:
         raise InputError(f"{path}: input.level: there is no level {level}; the image has {have}")
     dataset = multiscale.datasets[level]
     inner = PurePosixPath(dataset.path)
-    if inner.is_absolute() or ".." in inner.parts or "::" in dataset.path or "://" in dataset.path:
-        raise InputError(f"{path}: its metadata points outside the image: {dataset.path}")
+    if (
+        inner.is_absolute()
+        or ".." in inner.parts
+        or "::" in dataset.path
+        or "://" in dataset.path
+        or not dataset.path.isprintable()
+    ):
+        raise InputError(f"{path}: its metadata points outside the image: {dataset.path!r}")
     axes = tuple(_name(axis) for axis in multiscale.axes)
     if not {"y", "x"} <= set(axes):
         raise InputError(f"{path}: has the axes {', '.join(axes)}; expected y and x, and c for channels")

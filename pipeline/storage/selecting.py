@@ -85,7 +85,10 @@ def _interval(source: Source, axis: int, bounds: Bounds | None, unit: str) -> In
         scale, translation = source.scale[axis], source.translation[axis]
         if scale <= 0:
             raise InputError(f"{source.path}: input.region.{name}: a pixel's size is {scale:g} there; give pixels")
-        start, stop = (math.ceil((b - translation) / scale - NEAR) for b in bounds)
+        places = [(b - translation) / scale - NEAR for b in bounds]
+        if not all(map(math.isfinite, places)):
+            raise InputError(f"{source.path}: input.region.{name}: a pixel's size is {scale:g} there; give pixels")
+        start, stop = map(math.ceil, places)
     if start < 0 or stop > extent or start >= stop:
         raise InputError(
             f"{source.path}: input.region.{name}: {bounds[0]:g} to {bounds[1]:g} {_beyond(source, axis, unit)}"

@@ -79,6 +79,8 @@ def _resolution(source: Source) -> dict[str, Any]:
     """Return what the tags of resolution say: pixels a centimetre along (x, y)."""
     if source.units != ("micrometer", "micrometer"):
         return {}
+    if not all(1e-5 < size < 1e9 for size in source.scale):
+        return {}  # the tag is a ratio of two 32-bit integers
     y, x = (1e4 / size for size in source.scale)
     return {"resolution": (x, y), "resolutionunit": tifffile.RESUNIT.CENTIMETER}
 
