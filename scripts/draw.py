@@ -34,14 +34,14 @@ def main() -> None:
     place = (Interval(*told.y), Interval(*told.x))
 
     rows: list[list[tuple[str, Any, dict[str, Any]]]] = []
-    stored: Any = zarr.open_array(plan.source.array, mode="r")
+    stored: Any = zarr.open_array(plan.source.array.store(), mode="r")
     whole = stored[:, ::6, ::6]
     crop = plan.source.read(place)
     size = " × ".join(map(str, plan.source.extents))
     rows.append([(f"input, {size}", _show(whole), {"mark": place}), ("the place shown below", _show(crop), {})])
     for kept in plan.kept:
         operation = plan.stack.operations[kept.place]
-        stored = zarr.open_array(f"{plan.store}/{kept.array.group}/0", mode="r")
+        stored = zarr.open_array((plan.store / kept.array.group / "0").store(), mode="r")
         strides = plan.stack.strides(kept.place)
         region = [slice(i.start // s, i.stop // s) for i, s in zip(place, strides, strict=True)]
         maps = stored[:, region[0], region[1]]

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zarr
+from PIL import Image
 
 import pipeline
 from pipeline.layers import LAYERS
@@ -51,6 +52,17 @@ def test_every_config_runs_and_verifies(project: Path, haloflow: Call, path: Pat
     code, _, err = haloflow("run", config, "--cluster", "serial")
     assert code == 0, err
     assert haloflow("verify", config)[0] == 0
+
+
+def test_the_demo_s_picture_is_drawn(project: Path, haloflow: Call) -> None:
+    pipeline.ingest("tests/data/blue_marble.jpg", "demo/blue_marble.zarr", chunks=512)
+    assert haloflow("run", "configs/blue_marble.yaml", "--cluster", "serial")[0] == 0
+    subprocess.run(
+        [sys.executable, ROOT / "scripts/draw.py", "configs/blue_marble.yaml", "demo/blue_marble.png"], check=True
+    )
+    picture = np.asarray(Image.open("demo/blue_marble.png").convert("RGB"))
+    assert min(picture.shape[:2]) > 500
+    assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 10_000  # a photograph and maps, not empty frames
 
 
 def test_the_batch_in_a_bucket_runs_and_verifies(
