@@ -12,8 +12,9 @@ import pytest
 import zarr
 
 import pipeline
-from pipeline.execute import task
-from pipeline.storage import chunkfiles, records, target
+from pipeline.errors import OutputError
+from pipeline.execute import running, task
+from pipeline.storage import chunkfiles, lock, records, target
 from pipeline.storage.identity import digest
 from pipeline.storage.place import Place
 from pipeline.storage.records import Segments, Units
@@ -220,3 +221,20 @@ def test_a_whole_store_is_left_as_it_is(small: Path, haloflow: Call) -> None:
     before = {p: p.stat().st_mtime_ns for p in Path("maps.zarr").rglob("*/c/**/*") if p.is_file()}
     assert haloflow("run", "config.yaml", *CUT, *levels, "--resume")[0] == 0
     assert {p: p.stat().st_mtime_ns for p in before} == before
+
+
+def test_what_another_run_made_since_the_look_is_not_replaced(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = pipeline.plan(pipeline.load("config.yaml"))
+    acquire = running.acquire
+
+    def late(store: Place) -> lock.Lock:
+        monkeypatch.setattr(running, "acquire", acquire)
+        assert pipeline.run(plan, "serial", overwrite=Path("maps.zarr").exists()).complete
+        return acquire(store)
+
+    for resume in (False, True):
+        monkeypatch.setattr(running, "acquire", late)
+        with pytest.raises(OutputError, match="another run has just written"):
+            pipeline.run(plan, "serial", resume=resume)
+        assert target.recorded(plan.store)["complete"] is True
+        assert of().tasks

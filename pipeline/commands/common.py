@@ -30,7 +30,9 @@ def options(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]
             metavar="SIZE",
             help="What one worker may hold, such as 2GB. [default: a core's share]",
         ),
-        "kernel": click.option("--kernel", metavar="NAME", help="Force a kernel: onnxruntime or numpy."),
+        "kernel": click.option(
+            "--kernel", metavar="NAME", help="Force a kernel for all layers: 'plan' shows those chosen."
+        ),
         "resume": click.option(
             "--resume", is_flag=True, help="Go on with what an earlier run made: do only what it has no record of."
         ),

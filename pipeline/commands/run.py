@@ -43,5 +43,5 @@ def run(
     show(report, as_json=as_json, quiet=quiet)
     if not report.complete:
         raise RunError(
-            f"{report.tasks - report.done} of {report.tasks} tasks failed; the rest is complete: again with --resume"
+            f"{len(report.failures)} failed, of {report.tasks} tasks; the rest is complete: again with --resume"
         )

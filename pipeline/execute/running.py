@@ -44,12 +44,18 @@ def run(
     except OSError as error:
         raise OutputError(f"output.store: {plan.store} cannot be made: {error}") from error
     state = "refused"
+    if (fresh and lock.counter > 1) or (before and target.recorded(plan.store) != before):
+        # Between the look and the lock another run came and ended: what it made is not this one's to replace.
+        lock.release(state)
+        raise OutputError(
+            f"output.store: another run has just written {plan.store}; see 'haloflow status {plan.store}'"
+        )
     try:
         with _executor(cluster, workers, plan.memory) as execute:
             state = "interrupted"
             maps = [kept.array for image in plan.images for kept in image.kept]
             if before is None:
-                if not fresh or lock.counter > 1:
+                if not fresh:
                     target.clear(plan.store)
                 output.create(plan.store, maps, _record(plan))
             else:

@@ -74,11 +74,8 @@ class Held:
         """Seconds since the last sign of life."""
         return time.time() - float(self.beat.get("time", self.owner.since))
 
-    def alive(self, watch: float = 0) -> bool | None:
-        """Say whether the owner lives; on another machine ``watch`` waits so many seconds for a sign of life.
-
-        None where only watching could tell.
-        """
+    def alive(self) -> bool | None:
+        """Say whether the owner lives; None where only watching for a sign of life could tell: on another machine."""
         if self.released:
             return False
         if (self.owner.host, self.owner.boot, self.owner.namespace) == (*boot(), namespace()):
@@ -86,7 +83,7 @@ class Held:
             return started is not None and abs(started - self.owner.started) < 1
         if self.age < DEAD:
             return True
-        return None if not watch else False
+        return None
 
 
 def look(store: Place) -> Held | None:
