@@ -93,8 +93,8 @@ def test_a_dot_stays_where_it_is(folder: Path, stack: tuple[list[Any], dict[str,
     pixels = np.zeros((120, 120), np.float32)
     pixels[at] = 1
     maps, placed = run(folder, pixels, *stack)
-    # Where several pixels share the maximum (a dot under two windows), their middle.
-    top = np.argwhere(maps[0] == maps[0].max()).mean(0)
+    # Where several pixels share the maximum (a dot under two windows), their middle; rank-1 features may round apart.
+    top = np.argwhere(maps[0] >= maps[0].max() * (1 - 1e-6)).mean(0)
     assert maps[0].max() > 0
     for axis, (scale, translation) in enumerate(placed):
         world = TRANSLATION[axis] + SCALE[axis] * at[axis]

@@ -216,7 +216,7 @@ def test_a_store_whose_making_was_interrupted_is_known_as_ours(tmp_path, port, p
     an_image(tmp_path, size=32)
     upload(port, tmp_path / "image.zarr", bucket, "image.zarr")
     config = a_config(f"s3://{bucket}/image.zarr", f"s3://{bucket}/out.zarr")
-    monkeypatch.setattr(patient, "DEADLINE", 1.0)
+    monkeypatch.setattr(patient, "DEADLINE", 5.0)
     monkeypatch.setattr(patient, "BULK_DEADLINE", 1.0)
     puts = itertools.count()
     proxy.harm = lambda request, _: (
@@ -224,6 +224,7 @@ def test_a_store_whose_making_was_interrupted_is_known_as_ours(tmp_path, port, p
     )
     with suppress(HaloflowError):
         assert not run(config, options(proxy)).complete
+    assert next(puts) > after
     proxy.harm = None
     monkeypatch.undo()
     with pytest.raises(HaloflowError, match="exists already"):

@@ -173,7 +173,7 @@ class _Drive:
                 self._submit(batch)
             else:
                 continue  # the same, and it is run again
-            del self.landed[future]
+            self._forget(future)
 
         outcomes += self._gather(finished)
         seconds = [outcome.seconds for outcome in outcomes if isinstance(outcome, Done)]
@@ -195,8 +195,13 @@ class _Drive:
         except (TimeoutError, KilledWorker, FutureCancelledError):
             return []  # a worker is lost at this moment: again, when that is known
         for future in finished:
-            del self.landed[future]
+            self._forget(future)
         return [outcome for batch in told for outcome in batch]
+
+    def _forget(self, future: Any) -> None:
+        """Give a future back at once, whoever still holds it, such as the thread of its callback."""
+        del self.landed[future]
+        future.release()
 
     def _drained(self) -> bool:
         """Send off no more; say whether enough has been waited for what is under way."""

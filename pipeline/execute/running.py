@@ -19,7 +19,7 @@ from pipeline.planning import ImagePlan, Plan
 from pipeline.storage import output, records, target
 from pipeline.storage.identity import differences, digest
 from pipeline.storage.images import RESERVED, digest_of
-from pipeline.storage.lock import Lock, acquire
+from pipeline.storage.lock import Lock, acquire, look
 from pipeline.storage.place import Place
 from pipeline.storage.records import Records, Segment, Segments
 from pipeline.storage.windows import Sights
@@ -36,6 +36,7 @@ def run(
     if overwrite and resume:
         raise OutputError("--overwrite begins anew and --resume goes on: give one of them")
     target.check(plan.store, plan.reads, overwrite=overwrite, resume=resume)
+    seen = look(plan.store)
     fresh = not target.exists(plan.store)
     before = target.recorded(plan.store) if resume and not fresh else None
     found = _found(plan, before) if before else Records()
@@ -44,7 +45,7 @@ def run(
     except OSError as error:
         raise OutputError(f"output.store: {plan.store} cannot be made: {error}") from error
     state = "refused"
-    if (fresh and lock.counter > 1) or (before and target.recorded(plan.store) != before):
+    if lock.counter != (seen.owner.counter if seen else 0) + 1:
         # Between the look and the lock another run came and ended: what it made is not this one's to replace.
         lock.release(state)
         raise OutputError(
