@@ -1,4 +1,4 @@
-"""Servers of the tests' own on loopback: S3 (moto, a process of its own) behind a proxy that counts and does harm."""
+"""Servers of the tests' own on loopback: S3 (moto, a process of its own) or files, behind a proxy that does harm."""
 
 import http.client
 import socket
@@ -36,7 +36,8 @@ class Request:
 
 
 Harm = Callable[[Request, int], str | None]
-"""What to do to a request, the n-th: None, ``500``, ``503``, ``429``, ``reset``, ``cut`` or ``stall``."""
+"""What to do to a request, the n-th: None, a status from 400 on, ``reset``, ``cut``, ``stall``, ``page`` (200,
+and words instead of the object), or a header and where it leads to, such as ``Location: http://…``."""
 
 
 @dataclass
@@ -60,6 +61,18 @@ class Proxy:
         return [r for r in self.requests if r.is_list]
 
 
+def _answer(handler: BaseHTTPRequestHandler, request: Request, harm: str) -> None:
+    """Answer with a status, a page or a redirection."""
+    request.status = int(harm) if harm.isdecimal() else 200 if harm == "page" else 302
+    words = b"<html>This is not what you look for.</html>" if harm == "page" else b""
+    handler.send_response(request.status)
+    if ": " in harm:
+        handler.send_header(*harm.split(": ", 1))
+    handler.send_header("Content-Length", str(len(words)))
+    handler.end_headers()
+    handler.wfile.write(words)
+
+
 def _handler(proxy: Proxy) -> type[BaseHTTPRequestHandler]:
     lock = threading.Lock()
 
@@ -78,11 +91,8 @@ def _handler(proxy: Proxy) -> type[BaseHTTPRequestHandler]:
                 self.connection.close()
                 self.close_connection = True
                 return
-            if harm in ("500", "503", "429"):
-                request.status = int(harm)
-                self.send_response(request.status)
-                self.send_header("Content-Length", "0")
-                self.end_headers()
+            if harm and (harm.isdecimal() or harm == "page" or ": " in harm):
+                _answer(self, request, harm)
                 return
             behind = http.client.HTTPConnection("127.0.0.1", proxy.port, timeout=30)
             behind.request(self.command, self.path, body, dict(self.headers))
@@ -125,13 +135,51 @@ def proxied(port: int) -> Iterator[Proxy]:
     proxy = Proxy(port)
     proxy.server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(proxy))
     proxy.server.daemon_threads = True
-    thread = threading.Thread(target=proxy.server.serve_forever, daemon=True)
+    thread = threading.Thread(target=proxy.server.serve_forever, args=(0.05,), daemon=True)
     thread.start()
     try:
         yield proxy
     finally:
         proxy.server.shutdown()
         proxy.server.server_close()
+
+
+def _files(folder: Path) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            path = folder / urlsplit(self.path).path.lstrip("/")
+            if not path.is_file():
+                self.send_error(404)
+                return
+            data, asked = path.read_bytes(), self.headers.get("Range")
+            if asked:
+                first, last = asked.removeprefix("bytes=").split("-")
+                data = data[int(first) : int(last) + 1 if last else None] if first else data[-int(last) :]
+            self.send_response(206 if asked else 200)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, *words: object) -> None:
+            pass
+
+    return Handler
+
+
+@contextmanager
+def file_server(folder: Path) -> Iterator[Proxy]:
+    """Give a web server of the files below a folder, parts of them too, as it is seen through a proxy."""
+    behind = ThreadingHTTPServer(("127.0.0.1", 0), _files(folder))
+    behind.daemon_threads = True
+    threading.Thread(target=behind.serve_forever, args=(0.05,), daemon=True).start()
+    try:
+        with proxied(behind.server_port) as proxy:
+            yield proxy
+    finally:
+        behind.shutdown()
+        behind.server_close()
 
 
 def free_port() -> int:

@@ -27,6 +27,10 @@ STALL = 15.0
 ATTEMPTS = 5
 """Times a request is made where faults pass."""
 
+PAUSE = 0.2
+"""Half the seconds that the first pause before a request is made again takes at the most; each next one may take twice
+as long."""
+
 PASSING = (408, 425, 429, 500, 502, 503, 504)
 """What a server answers that may do better the next time."""
 
@@ -125,7 +129,7 @@ class Patient(WrapperStore[Store]):
                         if not left or not _may_pass(error, every=self.retry):
                             raise
                     # Each waits a while of its own, so that many do not come back together.
-                    await asyncio.sleep(random.uniform(0, 0.2 * 2 ** (ATTEMPTS - left)))  # noqa: S311 - no secret
+                    await asyncio.sleep(random.uniform(0, PAUSE * 2 ** (ATTEMPTS - left)))  # noqa: S311 - no secret
         except TimeoutError:
             raise PlaceError(f"{self.root}/{key}: there was no whole answer within {limit:.0f} s") from None
         except Exception as error:  # noqa: BLE001 - whatever clients raise

@@ -8,7 +8,6 @@ from functools import lru_cache
 from pathlib import Path
 from threading import Lock
 from typing import Any
-from urllib.parse import urljoin, urlsplit
 
 from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, SuffixByteRequest
 from zarr.core.buffer import Buffer, BufferPrototype
@@ -169,16 +168,23 @@ def _fsspec(scheme: str, root: str, options: dict[str, Any]) -> _Fsspec:
 
 
 async def _session(**options: Any) -> Any:
-    """Return a web client that follows a redirection to the same host only: another is a place the user never named."""
+    """Return a web client that follows a redirection on the same server only: another is a place nobody named.
+
+    The same server is the same host and port, and HTTPS on its own port for HTTP on its.
+    """
     import aiohttp  # noqa: PLC0415 - an extra
+    from yarl import URL  # noqa: PLC0415 - aiohttp's own, so that both understand a URL alike
 
     async def check(session: Any, context: Any, params: aiohttp.TraceRequestRedirectParams) -> None:
         del session, context
-        to = urlsplit(urljoin(str(params.url), params.response.headers.get("Location", "")))
-        if to.hostname != params.url.host or to.scheme not in (params.url.scheme, "https"):
-            raise PlaceError(
-                f"{params.url.origin()}: leads on to {to.hostname}; name that place instead, if you trust it"
-            )
+        here, headers = params.url.origin(), params.response.headers
+        told = headers.get("Location") or headers.get("URI") or ""  # as aiohttp has it
+        try:
+            to = params.url.join(URL(told)).origin()
+        except ValueError:
+            to = None
+        if to != here and (to is None or to != here.with_scheme("https") or not here.is_default_port()):
+            raise PlaceError(f"{here}: leads on to {to or told or 'nowhere'}; name that place instead, if you trust it")
 
     tracing = aiohttp.TraceConfig()
     tracing.on_request_redirect.append(check)
