@@ -25,6 +25,7 @@ from pipeline.errors import ConfigError
 from pipeline.features import FeatureSpec, family, spec_of
 from pipeline.layers import LAYERS, Layer
 from pipeline.layers.base import Finite, Names, as_tuple
+from pipeline.layers.vote import VOTES
 from pipeline.sections import Compression, Output, RegionOf, Section, Selection
 from pipeline.stack import layer_names
 
@@ -70,6 +71,7 @@ def read(source: str | FilePath | Mapping[str, Any], settings: Iterable[str] = (
         assign(document, setting)
     if not isinstance(document.data, dict):
         raise ConfigError(f"{document.source}: expected the keys {', '.join(Config.model_fields)}")
+    _take_votes(document)
     try:
         config = Config.model_validate(document.data)
     except ValidationError as error:
@@ -79,6 +81,27 @@ def read(source: str | FilePath | Mapping[str, Any], settings: Iterable[str] = (
     _check_names(config, families, document)
     layers = tuple(layer.naming(families) for layer in config.layers)
     return config.model_copy(update={"layers": layers}), document
+
+
+def _take_votes(document: Document) -> None:
+    """Put what files of votes say in the place of their names, so that a job knows it like what the config says."""
+    layers = document.data.get("layers")
+    for place, layer in enumerate(layers if isinstance(layers, list) else []):
+        if not isinstance(layer, dict) or layer.get("type") != "vote" or not isinstance(layer.get("file"), str):
+            continue
+        at = document.where(("layers", place, "file"))
+        if both := [key for key in VOTES if key in layer]:
+            raise ConfigError(
+                f"{at}: the file holds {' and '.join(VOTES)}; leave out {' and '.join(both)}, or the file"
+            )
+        name = layer.pop("file")
+        try:
+            votes = _load(FilePath(name)).data
+        except ConfigError as error:
+            raise ConfigError(f"{at}: {error}; 'haloflow fit' writes such a file") from None
+        if not isinstance(votes, dict) or not {"weights"} <= votes.keys() <= set(VOTES):
+            raise ConfigError(f"{at}: {name}: expected the keys {' and '.join(VOTES)}, as 'haloflow fit' writes them")
+        layer.update(votes)
 
 
 def _load(path: FilePath) -> Document:

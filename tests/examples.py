@@ -39,6 +39,10 @@ EXAMPLES: dict[str, list[dict[str, Any]]] = {
     "softmax": [{}],
     "tanh": [{}],
     "threshold": [{"at": 0.25}, {"at": -0.1, "below": -1.0, "above": 1.0}],
+    "vote": [
+        {"weights": {"X": (0.5, -2.0), "O": (-0.5, 1.25)}, "bias": {"X": 0.25, "O": -0.125}},
+        {"weights": {"a": {"m1": 3.0, "m0": 0.1}, "b": {"m0": -1.0, "m1": 0.7}, "c": (1.0, 1.0)}},
+    ],
 }
 """Parameters of each layer, in as many different ways as its window can lie."""
 

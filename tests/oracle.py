@@ -11,7 +11,7 @@ from scipy.signal import correlate
 
 def knows(layer: Mapping[str, Any]) -> bool:
     """Whether this module can do a layer."""
-    return layer["type"] in {"convolution", "pool", "relu", "normalise"} and layer.get("match") != "ncc"
+    return layer["type"] in {"convolution", "pool", "relu", "normalise", "vote"} and layer.get("match") != "ncc"
 
 
 _PAD = {"constant": "constant", "reflect": "reflect", "nearest": "edge"}
@@ -90,5 +90,11 @@ def run(image: Maps, layers: Sequence[Mapping[str, Any]], features: Mapping[str,
             case "normalise":
                 maps = maps * layer["scale"] + layer["offset"]
                 magnitude = magnitude * abs(layer["scale"]) + abs(layer["offset"])
+            case "vote":
+                table = np.array(list(layer["weights"].values()))
+                bias = np.array(list(layer["bias"].values()))
+                maps = np.einsum("km,myx->kyx", table, maps) + bias[:, None, None]
+                gain = np.abs(table).sum(axis=1).max() + np.abs(bias).max()
+                magnitude = max(magnitude, 1.0)
         magnitude *= gain
     return maps, magnitude

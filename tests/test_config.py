@@ -27,7 +27,7 @@ output:
 """
 
 CONVOLUTION_KEYS = "bias, boundary, channels, dilation, features, fill, match, name, padding, stride, type"
-KINDS = "abs, clip, convolution, leaky_relu, normalise, pool, relu, sigmoid, softmax, tanh, threshold"
+KINDS = "abs, clip, convolution, leaky_relu, normalise, pool, relu, sigmoid, softmax, tanh, threshold, vote"
 PAIR = "expected a whole number, or a pair of them for y and x; found"
 
 

@@ -88,6 +88,9 @@ def layers_of(draw: st.DrawFn, place: int, channels: int, features: dict[str, An
         }
     if kind == "normalise":
         return {"type": kind, "scale": 0.75, "offset": -0.5}
+    if kind == "vote":
+        weights = st.tuples(*[st.sampled_from([-2.0, 0.3, 1.0])] * channels)
+        return {"type": kind, "weights": {name: draw(weights) for name in ("X", "O")}, "bias": {"X": 0.5, "O": -1.0}}
     # Any other layer of the registry, as its examples have it.
     return {"type": kind, **draw(st.sampled_from(EXAMPLES_OF[kind]))}
 
@@ -126,6 +129,8 @@ def jobs(draw: st.DrawFn) -> tuple[dict[str, Any], np.ndarray, list[int]]:
         if layers[-1]["type"] == "convolution":
             count = len(layers[-1]["features"])
             maps = count * maps if layers[-1]["channels"] == "each" else count
+        elif layers[-1]["type"] == "vote":
+            maps = len(layers[-1]["weights"])
     assume(maps <= 12)
     dtype = draw(st.sampled_from(["uint8", "uint16", "int16", "float32", "bool"]))
     noise = np.random.default_rng(draw(st.integers(0, 2**16)))
