@@ -73,10 +73,11 @@ def export(
 ) -> Exported:
     """Write an image or a map, or a region of it, to one file, whose ending says the format.
 
-    ``.tif`` is tiled and compressed: OME-TIFF with the sizes of pixels and the channels' names, or a GeoTIFF where the
-    image lies on Earth. ``.npy`` is an array (c, y, x), or (t, c, z, y, x) of several planes. Both hold the stored
-    numbers and are written band by band. ``.png`` has 8 bits: one plane of one channel, or of red, green and blue. The
-    file appears under its name when it is complete.
+    ``.tif`` is tiled and compressed: OME-TIFF with the channels' names, the sizes of pixels and the place of the first
+    one's centre (``PositionX``, ``Y`` and ``Z`` and ``DeltaT`` of each plane; what has no unit counts in pixels), or a
+    GeoTIFF where the image lies on Earth. ``.npy`` is an array (c, y, x), or (t, c, z, y, x) of several planes. Both
+    hold the stored numbers and are written band by band. ``.png`` has 8 bits: one plane of one channel, or of red,
+    green and blue. The file appears under its name when it is complete.
 
     Parameters
     ----------
@@ -191,8 +192,10 @@ def _planes(source: Source, wanted: dict[str, int | None]) -> Source:
     outer = []
     for axis in source.outer:
         number = wanted[axis.name]
-        one = axis if number is None else replace(axis, extent=1, first=axis.first + number)
-        outer.append(one)
+        if number is not None:
+            shift = axis.scale * number
+            axis = replace(axis, extent=1, first=axis.first + number, translation=axis.translation + shift)  # noqa: PLW2901
+        outer.append(axis)
     return replace(source, outer=tuple(outer))
 
 

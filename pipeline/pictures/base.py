@@ -26,6 +26,8 @@ UNITS = {
     "Å": "angstrom",
 }
 """OME's signs of lengths, and OME-Zarr's names."""
+PIXEL = "pixel"
+"""OME's sign of lengths that are counted in pixels; in OME-Zarr they have no unit."""
 TIMES = {"s": "second", "ms": "millisecond", "µs": "microsecond", "min": "minute", "h": "hour"}
 """OME's signs of times, and OME-Zarr's names."""
 

@@ -1,6 +1,7 @@
-"""What a TIFF says of its pixels' size and its channels' names: OME-XML, ImageJ's description, resolution tags."""
+"""What a TIFF says of its pixels' size and place and its channels' names: OME-XML, ImageJ's words, resolution tags."""
 
 import math
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,24 +9,46 @@ from xml.etree import ElementTree as ET
 
 import tifffile
 
-from pipeline.pictures.base import TIMES, UNITS
+from pipeline.pictures.base import PIXEL, TIMES, UNITS
+from pipeline.storage.units import base_unit
 
 _IMAGEJ = {"micron": "µm", "um": "µm", r"\u00B5m": "µm", "\u03bcm": "µm"}
 
 
 @dataclass
 class Described:
-    """Sizes of pixels and their units by axis, and channels' names; what is not said plainly is left out."""
+    """By axis the sizes of pixels, where the first one's centre lies, and units; and channels' names.
+
+    What is not said plainly is left out.
+    """
 
     scale: dict[str, float] = field(default_factory=dict)
+    translation: dict[str, float] = field(default_factory=dict)
     units: dict[str, str] = field(default_factory=dict)
     channels: tuple[str, ...] = ()
 
     def add(self, axis: str, value: Any, unit: str | None) -> None:
-        """Take over a size, if it is one."""
+        """Take over a size, if it is one; what is counted in pixels has no unit."""
         with suppress(TypeError, ValueError):
             if unit and math.isfinite(float(value)) and float(value) > 0:
-                self.scale[axis], self.units[axis] = float(value), unit
+                self.scale[axis] = float(value)
+                if unit != PIXEL:
+                    self.units[axis] = unit
+
+    def put(self, axis: str, value: Any, unit: str | None) -> None:
+        """Take over a place along an axis whose size is known, in that one's unit."""
+        with suppress(TypeError, ValueError):
+            place, mine = float(value), self.units.get(axis, PIXEL)
+            if axis not in self.scale or not unit or not math.isfinite(place):
+                return
+            (given, kind), (wanted, other) = base_unit(unit), base_unit(mine)
+            if unit == mine or (kind and kind == other):
+                self.translation[axis] = place if unit == mine else place * given / wanted
+
+    def drop(self, axis: str) -> None:
+        """Forget all that is known of an axis."""
+        for known in (self.scale, self.translation, self.units):
+            known.pop(axis, None)
 
 
 def described(tif: Any, series: Any) -> Described:
@@ -37,17 +60,15 @@ def described(tif: Any, series: Any) -> Described:
         elif series.kind == "imagej":
             _imagej(tif.imagej_metadata, series.keyframe, found)
         else:
-            if series.kind == "shaped":
-                labels = tif.shaped_metadata[0].get("Channel", {}).get("Name", ())
-                found.channels = tuple(map(str, labels))
             # Inches mostly are a printer's, or made up.
             if series.keyframe.resolutionunit == tifffile.RESUNIT.CENTIMETER:
                 for axis, number in zip("xy", series.keyframe.resolution, strict=True):
                     found.add(axis, 1e4 / number, "micrometer")
+            if series.kind == "shaped":
+                _shaped(tif.shaped_metadata[0], found)
     if len({found.units.get("y"), found.units.get("x")}) > 1:  # a pixel of which one side is known is of no use
         for axis in "yx":
-            found.scale.pop(axis, None)
-            found.units.pop(axis, None)
+            found.drop(axis)
     return found
 
 
@@ -58,10 +79,30 @@ def _ome(text: str, found: Described) -> None:
         return
     labels = [channel.get("Name") for channel in pixels.findall("{*}Channel")]
     found.channels = tuple(label for label in labels if label)
-    for axis in "zyx":
-        size = pixels.get(f"PhysicalSize{axis.upper()}")
-        found.add(axis, size, UNITS.get(pixels.get(f"PhysicalSize{axis.upper()}Unit", "µm")))
-    found.add("t", pixels.get("TimeIncrement"), TIMES.get(pixels.get("TimeIncrementUnit", "s")))
+    # A stage that moves from one plane to the next leaves no one place for all of them.
+    planes = [plane.attrib for plane in pixels.findall("{*}Plane")]
+    places = {tuple(plane.get(f"Position{axis}") for axis in "XY") for plane in planes}
+    first = [p for p in planes if all(p.get(f"The{axis}", "0") == "0" for axis in "TCZ")] if len(places) == 1 else []
+    _placed(pixels.attrib, first, found)
+
+
+def _shaped(told: Mapping[str, Any], found: Described) -> None:
+    """Take over OME's words in tifffile's own JSON, which is written where OME-XML has no such type of pixels."""
+    found.channels = tuple(map(str, told.get("Channel", {}).get("Name", ())))
+    _placed(told, [{key: numbers[0] for key, numbers in told.get("Plane", {}).items()}], found)
+
+
+def _placed(told: Mapping[str, Any], first: Sequence[Mapping[str, Any]], found: Described) -> None:
+    """Take over what OME's attributes say of sizes, and of the place of the first plane, if there is one."""
+    signs = {**UNITS, PIXEL: PIXEL}
+    for axis in "ZYX":
+        unit = signs.get(told.get(f"PhysicalSize{axis}Unit", "µm"))
+        found.add(axis.lower(), told.get(f"PhysicalSize{axis}"), unit)
+        for plane in first:
+            found.put(axis.lower(), plane.get(f"Position{axis}"), signs.get(plane.get(f"Position{axis}Unit", "")))
+    found.add("t", told.get("TimeIncrement"), TIMES.get(told.get("TimeIncrementUnit", "s")))
+    for plane in first:
+        found.put("t", plane.get("DeltaT"), TIMES.get(plane.get("DeltaTUnit", "s")))
 
 
 def _imagej(told: dict[str, Any], page: Any, found: Described) -> None:

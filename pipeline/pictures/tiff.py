@@ -123,7 +123,7 @@ def _picture(tif: Any, source: Path, opening: Opening) -> Picture:
         tall=1 if isinstance(reader, _Mapped) else page.tilelength if page.is_tiled else page.rowsperstrip,
         held=held,
         scale=where.scale or told.scale,
-        translation=where.translation,
+        translation=where.translation if where.scale else told.translation,
         units=where.units if where.scale else told.units,
         attributes=where.attributes,
         missing=missing,

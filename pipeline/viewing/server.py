@@ -10,9 +10,9 @@ import numpy as np
 import zarr
 
 from pipeline.errors import ViewError
+from pipeline.storage.units import base_unit
 from pipeline.viewing.scene import Layer, Scene
 from pipeline.viewing.state import state
-from pipeline.viewing.units import base_unit
 
 HOST = "127.0.0.1"
 

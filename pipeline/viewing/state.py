@@ -4,8 +4,8 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
 
+from pipeline.storage.units import base_unit
 from pipeline.viewing.scene import Layer, Scene
-from pipeline.viewing.units import base_unit
 
 IMAGE_SHADER = """\
 #uicontrol invlerp contrast

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from pipeline.exporting.base import Selection, Writer
 from pipeline.geometry import Interval
-from pipeline.pictures.base import TIMES, UNITS
-from pipeline.storage.source import Source
+from pipeline.pictures.base import PIXEL, TIMES, UNITS
+from pipeline.storage.source import Outer, Source
 
 _TILE = 256
 _BIG = 2**32 - 2**25
@@ -42,7 +42,8 @@ def _write(selection: Selection, out: Path) -> tuple[str, ...]:
     if flat and (colours or tags):
         several = len(source.channels) > 1
         told = {"shape": (len(source.channels), *source.extents), "planarconfig": "separate" if several else None}
-        told |= {"photometric": "rgb" if colours else "minisblack", "metadata": None}
+        described = None if tags else {**_described(selection), "axes": "SYX", "Channel": {}}
+        told |= {"photometric": "rgb" if colours else "minisblack", "metadata": described}
     else:
         told = {"shape": selection.shape, "photometric": "minisblack", "metadata": _described(selection)}
     ome = told["metadata"] is not None and source.dtype in _OME
@@ -86,18 +87,29 @@ def _resolution(source: Source) -> dict[str, Any]:
 
 
 def _described(selection: Selection) -> dict[str, Any]:
+    """Return what OME-XML says: axes, channels, and along each axis the size of a pixel and the place of each plane."""
     source = selection.source
     told: dict[str, Any] = {"axes": "TCZYX", "Channel": {"Name": list(source.channels)}}
-    sizes = {axis.name: (axis.scale, axis.unit) for axis in source.outer}
-    sizes |= dict(zip("yx", zip(source.scale, source.units, strict=True), strict=True))
-    for axis in "zyx":
-        size, unit = sizes.get(axis, (1.0, None))
-        if unit in _SIGNS:
-            told |= {f"PhysicalSize{axis.upper()}": size, f"PhysicalSize{axis.upper()}Unit": _SIGNS[unit]}
-    step, unit = sizes.get("t", (1.0, None))
-    if unit in _TIMES:
-        told |= {"TimeIncrement": step, "TimeIncrementUnit": _TIMES[unit]}
-    return told
+    planes = list(np.ndindex(selection.shape[:3]))
+    at = {"t": [place[0] for place in planes], "z": [place[2] for place in planes]}
+    placed: dict[str, Any] = {}
+    for axis in (*source.outer, *(Outer(n, 1, 0, *where) for n, where in zip("yx", _plane(source), strict=True))):
+        unit, name = (_TIMES if axis.name == "t" else _SIGNS).get(axis.unit or ""), axis.name.upper()
+        if axis.unit is None and axis.name != "t" and (axis.scale, axis.translation) != (1.0, 0.0):
+            unit = PIXEL
+        if unit is None:
+            continue
+        size, place = ("TimeIncrement", "DeltaT") if name == "T" else (f"PhysicalSize{name}", f"Position{name}")
+        told |= {size: axis.scale, f"{size}Unit": unit}
+        if axis.translation:
+            numbers = [axis.translation + axis.scale * n for n in at.get(axis.name, [0] * len(planes))]
+            placed |= {place: numbers, f"{place}Unit": [unit] * len(planes)}
+    return told | ({"Plane": placed} if placed else {})
+
+
+def _plane(source: Source) -> list[tuple[float, float, str | None]]:
+    """Return for y and x the size of a pixel, the place of the first one's centre, and in what."""
+    return list(zip(source.scale, source.translation, source.units, strict=True))
 
 
 def _located(selection: Selection) -> list[tuple[Any, ...]]:

@@ -1,4 +1,4 @@
-"""The units of OME-Zarr in metres and seconds, as neuroglancer counts."""
+"""The units of OME-Zarr in metres and seconds."""
 
 _PREFIXES = {
     "yotta": 24, "zetta": 21, "exa": 18, "peta": 15, "tera": 12, "giga": 9, "mega": 6, "kilo": 3, "hecto": 2, "deca": 1,
