@@ -146,8 +146,9 @@ class Lock:
     def begin(self, news: Callable[[], Mapping[str, Any]]) -> None:
         """Begin to give signs of life."""
         self.news = news
-        self._thread = threading.Thread(target=self._beat, name="haloflow-lock", daemon=True)
-        self._thread.start()
+        thread = threading.Thread(target=self._beat, name="haloflow-lock", daemon=True)
+        thread.start()
+        self._thread = thread  # a signal may come before it has started, and then there is nothing to wait for
 
     def check(self) -> None:
         """Raise `RunError` where another run has taken the store over."""
