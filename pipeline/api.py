@@ -56,7 +56,7 @@ def plan(
     bad: list[tuple[Place, HaloflowError]] = []
     for place in places:
         try:
-            source = select(open_image(place, job.config.input.level), job.config.input)
+            source = select(open_image(place, job.config.input.level, "input.level"), job.config.input, "input")
             images.append(plan_image(source, job.stack.layers, job.scale(source.dtype), job.output, limit, kernel))
         except PlaceError:
             raise

@@ -120,8 +120,8 @@ def nearest(name: str, valid: Iterable[str]) -> str:
     """Return what to suggest in place of an unknown name: the nearest valid one, and all of them."""
     names = sorted(valid)
     close = difflib.get_close_matches(name, names, 1)
-    hint = f"did you mean '{close[0]}'? " if close else ""
-    return f"{hint}(valid: {', '.join(names) or 'none'})"
+    known = f"valid: {', '.join(names) or 'none'}"
+    return f"did you mean '{close[0]}'? ({known})" if close else known
 
 
 def _check_names(config: Config, families: Mapping[str, tuple[str, ...]], document: Document) -> None:

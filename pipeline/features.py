@@ -9,12 +9,13 @@ from typing import Annotated, Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import BaseModel, Discriminator, Field, Tag, model_validator
 
 from pipeline.errors import FeatureError
 from pipeline.generated import LARGEST, Generated, Spec, copies, draw
 from pipeline.layers.base import Positive
 from pipeline.pixels import PixelScale, stored_dtype
+from pipeline.sections import Part, Place, Selection
 
 MAX_PIXELS = 2**24
 """Values in one feature; a feature is a mini image."""
@@ -56,16 +57,22 @@ class File(Spec):
     file: str
 
 
-class CropSpec(BaseModel):
-    """A rectangle of an image, in its pixels."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+class CropSpec(Part):
+    """A rectangle of one plane of an image, in its pixels."""
 
     image: str
-    y: Annotated[int, Field(ge=0)]
-    x: Annotated[int, Field(ge=0)]
+    y: Place
+    x: Place
     height: Positive
     width: Positive
+    t: Place | None = Field(None, description="the time, from 0 (default: the first)")
+    z: Place | None = Field(None, description="the plane along z, from 0 (default: the first)")
+
+    @property
+    def selection(self) -> Selection:
+        """What is selected of the image, the rectangle aside."""
+        t, z = (None if n is None else (n, n + 1) for n in (self.t, self.z))
+        return Selection(level=self.level, channels=self.channels, t=t, z=z)
 
     @model_validator(mode="after")
     def _is_small(self) -> "CropSpec":

@@ -23,6 +23,7 @@ from pipeline.stack import Stack, run_whole
 from pipeline.storage.codecs import Codec
 from pipeline.storage.images import open_image
 from pipeline.storage.place import Place
+from pipeline.storage.selecting import select
 from pipeline.storage.source import Source
 
 
@@ -158,7 +159,7 @@ def load(
 
 def _crop(name: str, crop: CropSpec, config: Config, options: Mapping[str, Any]) -> NDArray[np.float64]:
     try:
-        source = open_image(Place.of(crop.image, options))
+        source = select(open_image(Place.of(crop.image, options), crop.level, "crop.level"), crop.selection, "crop")
         return _cut(name, crop, source, config)
     except InputError as error:
         raise FeatureError(f"feature '{name}': {error}") from None

@@ -18,6 +18,9 @@ from pipeline.storage.target import recorded
 CHANNELS = ("c", "channel", "band")
 """What the axis of the channels may be called."""
 
+FEATURE = "feature"
+"""What the axis of the maps is called."""
+
 EVEN = 1e-6
 """Of a step: how far coordinates may lie from evenly spaced ones."""
 
@@ -56,21 +59,31 @@ def stack_labelled(image: Any, run: Run, maps: tuple[str, ...], windows: tuple[W
     made = _planes(pixels, len(outer), run)
     # What lies along the axes that stay, or along none, such as the reference system of a map of the Earth.
     coords: dict[Hashable, Any] = {n: c for n, c in image.coords.items() if not {*c.dims} & {channel, "y", "x"}}
-    coords["feature"] = list(maps)
+    coords[FEATURE] = list(maps)
     for axis, window in zip("yx", windows, strict=True):
         numbers = _moved(image, axis, window, made.shape[-2 if axis == "y" else -1])
         if numbers is not None:
             coords[axis] = (axis, numbers, dict(image.coords[axis].attrs))
-    return xarray().DataArray(made, dims=[*outer, "feature", "y", "x"], coords=coords, name=image.name)
+    return xarray().DataArray(made, dims=[*outer, FEATURE, "y", "x"], coords=coords, name=image.name)
 
 
 def channel_axis(image: Any) -> Hashable | None:
-    """Return what the axis of channels is called, if there is one; raises `InputError` without y and x."""
+    """Return what the axis of channels is called, if there is one; raises `InputError` for what is no image."""
+    if not isinstance(image, xarray().DataArray):
+        held = ", ".join(map(str, getattr(image, "data_vars", ()))) or "none"
+        raise InputError(f"the stack takes a DataArray, not a {type(image).__name__}; its variables are: {held}")
     if not {"y", "x"} <= set(image.dims):
         raise InputError(f"the DataArray has the axes {', '.join(map(str, image.dims))}; expected y and x among them")
     found = [axis for axis in image.dims if axis in CHANNELS]
     if len(found) > 1:
         raise InputError(f"the DataArray has the axes {' and '.join(map(str, found))}; only one can be of channels")
+    if FEATURE in image.dims:
+        raise InputError(
+            f"the DataArray has an axis {FEATURE}, as the maps will have; rename it, to channel if its maps are the "
+            "image's channels"
+        )
+    if empty := [axis for axis in image.dims if not image.sizes[axis]]:
+        raise InputError(f"the DataArray has no pixels along {', '.join(map(str, empty))}")
     return found[0] if found else None
 
 
@@ -102,8 +115,9 @@ def _moved(image: Any, axis: str, window: Window, extent: int) -> NDArray[np.flo
 def open_store(store: str, options: Mapping[str, Any] | None = None) -> Any:
     """Return all maps of all images of a store as an xarray DataTree, a Dask array each; nothing is read yet.
 
-    The node ``image/layer`` has a variable of the layer's name with the axes (t, feature, z, y, x), those there are,
-    float32 (what is stored as scaled integers is decoded), and coordinates from the OME-Zarr metadata.
+    The node ``image/layer`` has a variable of the layer's name (``x_maps`` for a layer that is called as an axis is,
+    here x) with the axes (t, feature, z, y, x), those there are, float32 (what is stored as scaled integers is
+    decoded), and coordinates from the OME-Zarr metadata.
 
     Parameters
     ----------
@@ -125,7 +139,9 @@ def open_store(store: str, options: Mapping[str, Any] | None = None) -> Any:
     for image in record["plan"]["images"]:
         for kept in image["kept"]:
             path = f"{image['name']}/{kept['layer']}"
-            nodes[f"/{path}"] = xr.Dataset({kept["layer"]: _map(xr, place / path)})
+            # A variable that is called as an axis would be taken for its coordinates.
+            name = f"{kept['layer']}_maps" if kept["layer"] in (FEATURE, *"tzyx") else kept["layer"]
+            nodes[f"/{path}"] = xr.Dataset({name: _map(xr, place / path)})
     return xr.DataTree.from_dict(nodes)
 
 
@@ -139,13 +155,13 @@ def _map(xr: Any, place: Place) -> Any:
         raise OutputError(f"{place}: cannot be read: {error}") from None
     values = da.from_array(stored, chunks=stored.chunks, name=False)
     values = da.map_blocks(_decoded, values, dict(stored.attrs), dtype=np.float32)
-    coords: dict[str, Any] = {"feature": list(level.channels or map(str, range(stored.shape[level.axes.index("c")])))}
+    coords: dict[str, Any] = {FEATURE: list(level.channels or map(str, range(stored.shape[level.axes.index("c")])))}
     for axis, extent, scale, first, unit in zip(
         level.axes, stored.shape, level.scale, level.translation, level.units, strict=True
     ):
         if axis != "c":
             coords[axis] = (axis, first + scale * np.arange(extent), {"units": unit} if unit else {})
-    return xr.DataArray(values, dims=["feature" if axis == "c" else axis for axis in level.axes], coords=coords)
+    return xr.DataArray(values, dims=[FEATURE if axis == "c" else axis for axis in level.axes], coords=coords)
 
 
 def _decoded(stored: NDArray[Any], attributes: Mapping[str, Any]) -> NDArray[np.float32]:

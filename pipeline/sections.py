@@ -1,4 +1,4 @@
-"""The config's section on the output, and what every section of a config is."""
+"""The config's sections on what is read of an image and on the output, and what every section of a config is."""
 
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -56,21 +56,29 @@ class RegionOf(Section):
         return self
 
 
-class Selection(Section):
-    """What of an image is read."""
+Channels = Annotated[
+    tuple[str | Place, ...],
+    Field(min_length=1),
+    BeforeValidator(
+        lambda value: (value,) if isinstance(value, str | int) else as_tuple(value),
+        json_schema_input_type=str | Place | Annotated[tuple[str | Place, ...], Field(min_length=1)],
+    ),
+]
+"""Names or numbers, one or a list."""
+
+
+class Part(Section):
+    """Which of an image's pixels: of one level, some channels."""
 
     level: int = Field(0, ge=0, description="the resolution level of an OME-Zarr image, 0 the finest")
-    channels: (
-        Annotated[
-            tuple[str | Place, ...],
-            Field(min_length=1),
-            BeforeValidator(
-                lambda value: (value,) if isinstance(value, str | int) else as_tuple(value),
-                json_schema_input_type=str | Place | Annotated[tuple[str | Place, ...], Field(min_length=1)],
-            ),
-        ]
-        | None
-    ) = Field(None, description="channels by name or by number from 0, one or a list, in this order (default: all)")
+    channels: Channels | None = Field(
+        None, description="channels by name or by number from 0, one or a list, in this order (default: all)"
+    )
+
+
+class Selection(Part):
+    """What of an image is read."""
+
     t: Range | None = Field(None, description="times: an index from 0, or [start, stop], half-open (default: all)")
     z: Range | None = Field(
         None, description="planes along z: an index from 0, or [start, stop], half-open (default: all)"

@@ -87,7 +87,10 @@ def test_a_store_that_was_tampered_with_is_not_verified(small: Path, haloflow: C
     zarr.open_array("maps.zarr/image/pool/0", mode="r+")[0, 0, 3] += 0.01
     code, out, err = haloflow("verify", "config.yaml")
     assert code == 3
-    assert "image/pool y [0, 19), x [0, 18)" in out + err
+    assert (out + err).count("image/pool y [0, 19), x [0, 18)") == 1
+    assert err == "error: maps.zarr is not what it should be\n"
+    code, out, err = haloflow("verify", "config.yaml", "--quiet")
+    assert (code, out, err.count("image/pool y [0, 19), x [0, 18)")) == (3, "", 1)
 
 
 def test_a_damaged_chunk_is_named_by_verify_and_by_a_crop(small: Path, haloflow: Call) -> None:

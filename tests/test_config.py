@@ -55,10 +55,11 @@ UNKNOWN_KEYS = [
       f"(valid: {CONVOLUTION_KEYS})")),
     ("name: small", "zzzzz: 1",
      ("8: layers[1].zzzzz: unknown key; "
-      "(valid: name, op, partial, stride, type, window)")),
-    ("[3, 4]]", "[3, 4]], cols: 1", "4: features.edge.cols: unknown key; (valid: rotate, rows, scale)"),
+      "valid: name, op, partial, stride, type, window")),
+    ("[3, 4]]", "[3, 4]], cols: 1", "4: features.edge.cols: unknown key; valid: rotate, rows, scale"),
     ("rows: [[1, 2], [3, 4]]", "crop: {image: a, y: 0, x: 0, height: 2, widht: 2, width: 2}",
-     "4: features.edge.crop.widht: unknown key; did you mean 'width'? (valid: height, image, width, x, y)"),
+     "4: features.edge.crop.widht: unknown key; did you mean 'width'? "
+     "(valid: channels, height, image, level, t, width, x, y, z)"),
 ]  # fmt: skip
 
 NAMES = [
@@ -70,7 +71,7 @@ NAMES = [
     ("out.zarr", "out.zarr\n  layers: [smal]",
      "11: output.layers: there is no layer 'smal'; did you mean 'small'? (valid: convolution, small)"),
     ("out.zarr", "out.zarr\n  layers: pool",
-     "11: output.layers: there is no layer 'pool'; (valid: convolution, small)"),
+     "11: output.layers: there is no layer 'pool'; valid: convolution, small"),
     ("name: small", "name: convolution", "8: layers[1]: the name 'convolution' is taken by an earlier layer"),
     ("padding: same", "padding: sam",
      "7: layers[0].padding: 'sam' is not possible; did you mean 'same'? (valid: same, valid)"),
@@ -141,7 +142,7 @@ NO_EFFECT = [
      "9: output: shards of 64 × 64 do not hold whole chunks of 32 × 30; make them a multiple"),
     ("out.zarr", "out.zarr\n  shards: 64\n  chunks: 32\n  ome_zarr: 0.4",
      "9: output: OME-Zarr 0.4 has no shards; leave out shards, or take ome_zarr '0.5'"),
-    ("out.zarr", "out.zarr\n  pyramid: min", "11: output.pyramid: 'min' is not possible; (valid: max, mean)"),
+    ("out.zarr", "out.zarr\n  pyramid: min", "11: output.pyramid: 'min' is not possible; valid: max, mean"),
     ("out.zarr", "out.zarr\n  ome_zarr: 0.6",
      "11: output.ome_zarr: '0.6' is not possible; did you mean '0.5'? (valid: 0.4, 0.5)"),
 ]  # fmt: skip
@@ -227,8 +228,8 @@ def test_a_mapping_that_is_no_config_is_refused(mapping, words):
 
 def test_the_nearest_name_is_suggested_only_if_it_is_near():
     assert nearest("strid", ["stride", "name"]) == "did you mean 'stride'? (valid: name, stride)"
-    assert nearest("xyz", ["stride"]) == "(valid: stride)"
-    assert nearest("xyz", []) == "(valid: none)"
+    assert nearest("xyz", ["stride"]) == "valid: stride"
+    assert nearest("xyz", []) == "valid: none"
 
 
 def test_each_config_of_the_repository_is_valid():

@@ -96,6 +96,20 @@ def test_axes_that_say_nothing_are_refused(tmp_path: Path) -> None:
         load(tmp_path).stack(xr.DataArray(PIXELS[0, 0, 0], dims=["a", "x"]))
     with pytest.raises(InputError, match="has the axes c and band; only one can be of channels"):
         load(tmp_path).stack(xr.DataArray(PIXELS[0], dims=["c", "band", "y", "x"]))
+    with pytest.raises(InputError, match="has an axis feature, as the maps will have; rename it, to channel if"):
+        load(tmp_path).stack(xr.DataArray(PIXELS[0, 0], dims=["feature", "y", "x"]))
+    for axis, cut in (("t", np.s_[:0]), ("y", np.s_[:, :0]), ("x", np.s_[:, :, :0])):
+        for data in (PIXELS[:, 0, 0][cut], da.from_array(PIXELS[:, 0, 0][cut])):
+            with pytest.raises(InputError, match=f"the DataArray has no pixels along {axis}"):
+                load(tmp_path).stack(xr.DataArray(data, dims=["t", "y", "x"]))
+
+
+def test_a_dataset_is_told_to_choose_a_variable(tmp_path: Path) -> None:
+    image = labelled(PIXELS[0, 0, 0], ["y", "x"])
+    with pytest.raises(InputError, match="takes a DataArray, not a Dataset; its variables are: scan, other"):
+        load(tmp_path).stack(xr.Dataset({"scan": image, "other": image}))
+    with pytest.raises(InputError, match="takes a DataArray, not a DataTree; its variables are: scan"):
+        load(tmp_path).stack(xr.DataTree(xr.Dataset({"scan": image})))
 
 
 @pytest.mark.parametrize("output", [{}, {"dtype": "int8", "range": [-9.0, 9.0]}, {"ome_zarr": "0.4"}], ids=str)
@@ -117,6 +131,24 @@ def test_a_store_opens_as_a_tree_of_maps(tmp_path: Path, output: dict[str, Any])
     np.testing.assert_allclose(
         maps[1, :, 2].values, np.clip(expected, -9, 9) if off else expected, atol=off + 1e-6 * bool(off)
     )
+
+
+@pytest.mark.parametrize("name", ["x", "y", "t", "z", "feature"])
+def test_a_layer_that_is_called_as_an_axis_does_not_lose_its_map(tmp_path: Path, name: str) -> None:
+    zarr.create_array(str(tmp_path / "i.zarr"), data=PIXELS[0, 0], dimension_names=list("zyx"))
+    config = {
+        "input": {"images": str(tmp_path / "i.zarr")},
+        "layers": [{"type": "relu", "name": name}],
+        "output": {"store": str(tmp_path / "o.zarr")},
+    }
+    job = pipeline.load(config)
+    assert pipeline.run(pipeline.plan(job), "serial").complete
+    node = pipeline.open(str(tmp_path / "o.zarr"))[f"i/{name}"]
+    assert list(node.data_vars) == [f"{name}_maps"]
+    maps = node[f"{name}_maps"]
+    assert maps.dims == ("feature", "z", "y", "x")
+    np.testing.assert_array_equal(maps.x.values, np.arange(29))
+    np.testing.assert_array_equal(maps[:, 3].values, job.stack(PIXELS[0, 0, 3]))
 
 
 def test_what_is_no_store_is_refused(tmp_path: Path) -> None:

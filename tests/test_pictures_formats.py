@@ -81,3 +81,12 @@ def test_what_bioio_reads(tmp_path):
     (tmp_path / "b.bmp").write_text("no image")
     with pytest.raises(InputError, match="nor one that bioio's installed plugins read"):
         ingest(tmp_path / "b.bmp", tmp_path / "b.zarr")
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L"])
+def test_colours_are_shown_in_their_own(tmp_path, mode):
+    PIL.Image.new(mode, (7, 5)).save(tmp_path / "a.png")
+    ingest(tmp_path / "a.png", tmp_path / "a.zarr")
+    shown = [(c["color"], c["active"]) for c in zarr.open_group(tmp_path / "a.zarr").attrs["ome"]["omero"]["channels"]]
+    colours = [("FF0000", True), ("00FF00", True), ("0000FF", True), ("FFFFFF", False)]
+    assert shown == ([("FFFFFF", True)] if mode == "L" else colours[: len(mode)])

@@ -8,7 +8,7 @@ import pytest
 import zarr
 
 import pipeline
-from pipeline.errors import ConfigError, InputError
+from pipeline.errors import ConfigError, FeatureError, InputError
 from pipeline.storage.metadata import Placed, Window, describe
 
 PIXELS = np.random.default_rng(11).integers(0, 256, (3, 4, 5, 40, 37)).astype(np.uint8)
@@ -149,3 +149,62 @@ def test_a_region_reads_only_its_chunks(folder: Path) -> None:
     assert image.source.extents == (16, 16)
     # One chunk of 16 × 16 pixels, and with them another channel and another plane.
     assert image.bytes_read == 16 * 16 * 2 * 2
+
+
+CROP = {"y": 5, "x": 7, "height": 4, "width": 6}
+CROPS: dict[str, tuple[dict[str, Any], tuple[Any, ...]]] = {
+    "the first plane": ({}, np.s_[0, :, 0]),
+    "a plane": ({"t": 2, "z": 3}, np.s_[2, :, 3]),
+    "channels": ({"channels": ["Cy5", 0], "z": 1}, np.s_[0, [3, 0], 1]),
+    "a channel": ({"channels": "GFP"}, np.s_[0, [1], 0]),
+}
+
+
+def cut(folder: Path, **crop: Any) -> np.ndarray:
+    layer = {"type": "convolution", "features": "cut"}
+    config = {"input": {"images": "none"}, "layers": [layer], "output": {"store": "none"}}
+    image = crop.pop("image", "i.zarr")
+    job = pipeline.load({**config, "features": {"cut": {"crop": {"image": str(folder / image), **CROP, **crop}}}})
+    return job.features["cut"]
+
+
+@pytest.mark.parametrize("case", CROPS)
+def test_a_crop_selects_as_the_input_does(folder: Path, case: str) -> None:
+    selection, part = CROPS[case]
+    wanted = PIXELS[part][:, 5:9, 7:13] / 127.5 - 1
+    np.testing.assert_allclose(cut(folder, **selection), wanted, atol=1e-12)
+
+
+def test_a_crop_of_a_level_is_in_its_pixels(folder: Path) -> None:
+    levels = [Placed(name, (1.0, size, size), (0.0, 0.0, 0.0)) for name, size in (("0", 1.0), ("1", 2.0))]
+    axes = [("c", None), ("y", None), ("x", None)]
+    group = zarr.create_group(
+        folder / "p.zarr", attributes=describe("p", axes, levels, ["a"], [Window.of(0, 255)], shrunk="mean")
+    )
+    group.create_array("0", data=PIXELS[0, :1, 0])
+    group.create_array("1", data=PIXELS[1, :1, 1, :20, :18])
+    wanted = PIXELS[1, :1, 1, 5:9, 7:13] / 127.5 - 1
+    np.testing.assert_allclose(cut(folder, image="p.zarr", level=1), wanted, atol=1e-12)
+    with pytest.raises(FeatureError, match=r"feature 'cut': .*p\.zarr: crop\.level: there is no level 2"):
+        cut(folder, image="p.zarr", level=2)
+    with pytest.raises(FeatureError, match=r"feature 'cut': .*p\.zarr: crop\.z: the image has no axis z"):
+        cut(folder, image="p.zarr", z=0)
+
+
+@pytest.mark.parametrize(
+    ("selection", "words"),
+    [
+        ({"channels": "Nope"}, r"crop\.channels: there is no channel 'Nope'; valid: Cy5, DAPI, GFP, RFP"),
+        ({"z": 5}, r"crop\.z: goes to 5; the image has 5, counted from 0"),
+        ({"t": 3}, r"crop\.t: goes to 3; the image has 3"),
+        ({"level": 1}, r"crop\.level: there is no level 1"),
+    ],
+)
+def test_a_crop_of_what_is_not_there_names_the_feature(folder: Path, selection: dict[str, Any], words: str) -> None:
+    with pytest.raises(FeatureError, match=rf"features\.cut: feature 'cut': .*i\.zarr: {words}"):
+        cut(folder, **selection)
+
+
+def test_a_crop_has_one_plane(folder: Path) -> None:
+    with pytest.raises(ConfigError, match=r"features\.cut\.crop\.z: should be an integer; found \[0, 2\]"):
+        cut(folder, z=[0, 2])

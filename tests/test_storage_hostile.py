@@ -169,6 +169,35 @@ def test_odd_ome_metadata_is_read_or_an_input_error(place, version):
     assert escaped == []
 
 
+@pytest.mark.parametrize("axis", ["c", "y", "x"])
+@pytest.mark.parametrize(
+    ("kind", "number"),
+    [
+        *(("scale", number) for number in (0.0, float("nan"), float("inf"), -2.0)),
+        *(("translation", number) for number in (float("nan"), float("-inf"))),
+        ("both", 1e300),
+    ],
+)
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+def test_pixels_of_no_size_or_place_are_refused(version, kind, number, axis):
+    file = image(version)
+    told = json.loads(file.read_text())
+    multiscale = (told["attributes"]["ome"] if version == "0.5" else told)["multiscales"][0]
+    steps = multiscale["datasets"][0]["coordinateTransformations"]
+    if kind == "both":  # each is finite, and their product is not
+        multiscale["coordinateTransformations"] = copy.deepcopy(steps)
+        multiscale["coordinateTransformations"][0]["scale"]["cyx".index(axis)] = number
+    place = 1 if kind == "translation" else 0
+    steps[place][steps[place]["type"]]["cyx".index(axis)] = number
+    file.write_text(json.dumps(told))
+    if axis == "c" or number == -2.0:  # an axis may run the other way
+        assert open_image("image.ome.zarr").extents == (4, 4)
+        return
+    words = rf"image\.ome\.zarr: .*coordinateTransformations of 0: along {axis} a pixel has the size"
+    with pytest.raises(InputError, match=words):
+        open_image("image.ome.zarr")
+
+
 @pytest.mark.parametrize(
     "path", ["../secret.zarr", "/secret.zarr", "a/../../secret.zarr", "0/../../secret.zarr", "0\0", "0\n"]
 )

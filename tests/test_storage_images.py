@@ -145,8 +145,8 @@ def test_transformations_of_the_whole_image_come_after_those_of_the_level():
 @pytest.mark.parametrize(
     ("level", "levels", "words"),
     [
-        (2, 2, "input.level: there is no level 2; the image has levels 0 to 1"),
-        (1, 1, "input.level: there is no level 1; the image has level 0 only"),
+        (2, 2, "level: there is no level 2; the image has levels 0 to 1"),
+        (1, 1, "level: there is no level 1; the image has level 0 only"),
     ],
 )
 def test_a_level_that_is_not_there_is_refused(level, levels, words):
@@ -156,7 +156,7 @@ def test_a_level_that_is_not_there_is_refused(level, levels, words):
 
 def test_a_plain_array_has_no_levels():
     zarr.create_array("a.zarr", shape=(4, 4), dtype="u1")
-    with pytest.raises(InputError, match=r"a.zarr: input.level is 1, but this is a plain array: it has no levels"):
+    with pytest.raises(InputError, match=r"a.zarr: level is 1, but this is a plain array: it has no levels"):
         open_image("a.zarr", 1)
 
 
@@ -219,6 +219,10 @@ def test_images_that_would_share_a_name_are_refused_with_both_paths():
         find_apart(["one/a.zarr", "two/a.ome.zarr"])
     with pytest.raises(InputError, match="and the run's own records would both be named '_haloflow'"):
         find_apart([f"{RESERVED}.zarr"])
+    for name in ("zarr.json", ".zgroup", ".zattrs", ".zmetadata", ".zarray"):
+        make(f"{name}.zarr")
+        with pytest.raises(InputError, match=rf"{name}.zarr and Zarr's own metadata would both be named '{name}'"):
+            find_apart([f"{name}.zarr"])
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,8 @@ def open_with_bioio(source: Path, opening: Opening, known: Sequence[str]) -> Ite
         image: Any = import_module("bioio").BioImage(source)
         dims = image.dims
     except Exception as error:  # noqa: BLE001 - whatever a damaged file makes the plugins raise
-        raise InputError(f"{expected}, nor one that bioio's installed plugins read: {reason(error)}") from None
+        said = shorten(reason(error), 200, placeholder=" …")
+        raise InputError(f"{expected}, nor one that bioio's installed plugins read: {said}") from None
     samples = getattr(dims, "S", 1) if "S" in dims.order else 1
     dtype = stored_dtype(np.dtype(image.dtype))
     labels = tuple(map(str, image.channel_names or ()))

@@ -15,7 +15,7 @@ from pipeline.storage.geo import read_geo
 from pipeline.storage.globs import is_pattern, matches
 from pipeline.storage.identity import digest
 from pipeline.storage.ome import Level, is_image, read_level
-from pipeline.storage.place import Place, Where
+from pipeline.storage.place import METADATA, Place, Where
 from pipeline.storage.source import Outer, Source
 from pipeline.storage.unfinished import refuse_unfinished
 
@@ -49,7 +49,7 @@ def find(patterns: Sequence[str], options: Mapping[str, Any] | None = None) -> l
 
 def find_apart(patterns: Sequence[str], options: Mapping[str, Any] | None = None) -> list[Place]:
     """Return what `find` does; raises `InputError` where two of the places would have one name in the output."""
-    taken: dict[str, str] = {RESERVED: "the run's own records", "zarr.json": "Zarr's own metadata"}
+    taken = {RESERVED: "the run's own records", **dict.fromkeys(METADATA, "Zarr's own metadata")}
     places = find(patterns, options)
     for place in places:
         name = stem(str(place))
@@ -71,9 +71,9 @@ def stem(path: str) -> str:
     return name.removesuffix(".zarr").removesuffix(".ome") or name
 
 
-def open_image(where: Where, level: int = 0) -> Source:
-    """Return the source for one place: a plain array, or a level of an OME-Zarr image."""
-    source = _open_image(Place.of(where), level)
+def open_image(where: Where, level: int = 0, key: str = "level") -> Source:
+    """Return the source for one place: a plain array, or a level of an OME-Zarr image; ``key`` is what chose it."""
+    source = _open_image(Place.of(where), level, key)
     return replace(source, digest=digest_of(source, Place.of(where)))
 
 
@@ -83,7 +83,7 @@ def digest_of(source: Source, place: Place) -> str:
     return digest([node.metadata.to_dict() for node in nodes])
 
 
-def _open_image(place: Place, level: int) -> Source:
+def _open_image(place: Place, level: int, key: str) -> Source:
     path = str(place)
     if place.is_local and not place.exists():
         raise InputError(f"{path}: there is no such image")
@@ -91,9 +91,9 @@ def _open_image(place: Place, level: int) -> Source:
         raise InputError(f"{path}: is not a Zarr image; turn it into one with 'haloflow ingest {path} NAME.zarr'")
     node, attributes = _open(place)
     if isinstance(node, zarr.Group):
-        return _from_group(place, attributes, level)
+        return _from_group(place, attributes, level, key)
     if level:
-        raise InputError(f"{path}: input.level is {level}, but this is a plain array: it has no levels")
+        raise InputError(f"{path}: {key} is {level}, but this is a plain array: it has no levels")
     names = _dimension_names(node, attributes)
     axes = names if names and {"y", "x"} <= set(names) else ("c", "y", "x")[-node.ndim :]
     return _source(path, place, node, axes)
@@ -113,14 +113,14 @@ def _open(place: Place) -> tuple[Any, dict[str, Any]]:
         raise InputError(f"{place}: is not a Zarr image, or its metadata is damaged: {reason}") from None
 
 
-def _from_group(place: Place, attributes: dict[str, Any], level: int) -> Source:
+def _from_group(place: Place, attributes: dict[str, Any], level: int, key: str) -> Source:
     path = str(place)
     refuse_unfinished(path, attributes)
     if not is_image(attributes):
         inside = sorted(child.name for child in place.path.iterdir() if child.is_dir())[:5] if place.is_local else []
         hint = f"; it holds {', '.join(inside)}: name one of them" if inside else ""
         raise InputError(f"{path}: is a Zarr group without OME-Zarr metadata, not an image{hint}")
-    found = read_level(path, attributes, level)
+    found = read_level(path, attributes, level, key)
     inner = place / found.path
     if place.is_local and not inner.path.resolve().is_relative_to(place.path.resolve()):
         raise InputError(f"{inner}: leads out of the image {path}; name the place it leads to instead")

@@ -16,6 +16,7 @@ Version = Literal["0.5", "0.4"]
 """OME-Zarr's versions that are written: 0.5 lies in Zarr's format 3, 0.4 in format 2."""
 
 _TYPES = {"t": "time", "c": "channel"}
+_PRIMARIES = {"red": "FF0000", "green": "00FF00", "blue": "0000FF"}
 _COLOURS = ("FFFFFF", "FF4040", "40FF40", "4080FF", "FFFF40", "FF40FF", "40FFFF", "FFA040")
 
 
@@ -85,12 +86,15 @@ def describe(
         name=name,
         type=shrunk,
     )
+    # Of an image in colours more channels, such as alpha, would hide these.
+    coloured = tuple(channels[:3]) == tuple(_PRIMARIES)
+    colours, shown = ((*_PRIMARIES.values(), "FFFFFF"), 3) if coloured else (_COLOURS, len(_COLOURS))
     omero = Omero(
         channels=[
             Channel(
                 label=label,
-                color=_COLOURS[place % len(_COLOURS)] if len(channels) > 1 else _COLOURS[0],
-                active=place < len(_COLOURS),
+                color=colours[place % len(colours)] if len(channels) > 1 else _COLOURS[0],
+                active=place < shown,
                 window=OmeroWindow(min=w.low, max=w.high, start=w.start, end=w.end),
             )
             for place, (label, w) in enumerate(zip(channels, windows, strict=True))

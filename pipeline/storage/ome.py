@@ -1,5 +1,6 @@
 """OME-Zarr metadata as it is read, 0.5 and 0.4, through ome-zarr-models."""
 
+import math
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
@@ -29,8 +30,8 @@ def is_image(attributes: dict[str, Any]) -> bool:
     return "multiscales" in (attributes if ome is None else ome if isinstance(ome, dict) else {})
 
 
-def read_level(path: str, attributes: dict[str, Any], level: int) -> Level:
-    """Return a level of an image; raises `InputError` where the metadata is not valid or has no such level."""
+def read_level(path: str, attributes: dict[str, Any], level: int, key: str = "level") -> Level:
+    """Return the level of an image that ``key`` chose; `InputError` where there is none or metadata is not valid."""
     try:
         parsed = (
             ImageAttrsV05.model_validate(attributes["ome"])
@@ -44,7 +45,7 @@ def read_level(path: str, attributes: dict[str, Any], level: int) -> Level:
     multiscale = parsed.multiscales[0]
     if level >= len(multiscale.datasets):
         have = f"levels 0 to {len(multiscale.datasets) - 1}" if len(multiscale.datasets) > 1 else "level 0 only"
-        raise InputError(f"{path}: input.level: there is no level {level}; the image has {have}")
+        raise InputError(f"{path}: {key}: there is no level {level}; the image has {have}")
     dataset = multiscale.datasets[level]
     inner = PurePosixPath(dataset.path)
     if (
@@ -72,6 +73,13 @@ def _placed(path: str, axes: tuple[str, ...], dataset: Any, multiscale: Any) -> 
             raise InputError(f"{path}: its metadata has a transformation that is not {len(axes)} numbers: {step}")
         scale = [s * f for s, f in zip(scale, factors, strict=True)]
         translation = [t * f + d for t, f, d in zip(translation, factors, shift, strict=True)]
+    for axis, size, place in zip(axes, scale, translation, strict=True):
+        if axis != "c" and not (math.isfinite(size) and size and math.isfinite(place)):
+            raise InputError(
+                f"{path}: its OME-Zarr metadata is not valid: coordinateTransformations of {dataset.path}: "
+                f"along {axis} a pixel has the size {size:g}, and the first lies at {place:g}; expected finite "
+                "numbers, the size not 0"
+            )
     return scale, translation
 
 

@@ -13,21 +13,24 @@ NEAR = 1e-6
 """Of a pixel: how near a bound in physical units counts as on a pixel's centre, for 0.3 is no multiple of 0.1."""
 
 
-def select(source: Source, selection: Selection) -> Source:
-    """Return what is selected of a whole image; raises `InputError` naming the key that selects what is not there."""
-    source = replace(source, picks=_picks(source, selection.channels))
+def select(source: Source, selection: Selection, key: str) -> Source:
+    """Return what is selected of a whole image; raises `InputError` naming the key that selects what is not there.
+
+    ``key`` is where in the config the selection stands.
+    """
+    source = replace(source, picks=_picks(source, selection.channels, key))
     source = replace(
         source,
         channels=tuple(source.channels[pick] for pick in source.picks),
-        outer=tuple(_range(source, axis, getattr(selection, axis.name)) for axis in source.outer),
+        outer=tuple(_range(source, axis, getattr(selection, axis.name), key) for axis in source.outer),
     )
     for name in "tz":
         if getattr(selection, name) is not None and name not in source.axes:
-            raise InputError(f"{source.path}: input.{name}: the image has no axis {name}")
+            raise InputError(f"{source.path}: {key}.{name}: the image has no axis {name}")
     if selection.region is None:
         return source
     unit = selection.region.unit
-    y, x = (_interval(source, n, b, unit) for n, b in enumerate((selection.region.y, selection.region.x)))
+    y, x = (_interval(source, n, b, unit, key) for n, b in enumerate((selection.region.y, selection.region.x)))
     (top, left), (tall, wide) = source.translation, source.scale
     return replace(
         source,
@@ -37,7 +40,7 @@ def select(source: Source, selection: Selection) -> Source:
     )
 
 
-def _picks(source: Source, channels: tuple[str | int, ...] | None) -> tuple[int, ...]:
+def _picks(source: Source, channels: tuple[str | int, ...] | None, key: str) -> tuple[int, ...]:
     if channels is None:
         return source.picks
     picks: list[int] = []
@@ -45,7 +48,7 @@ def _picks(source: Source, channels: tuple[str | int, ...] | None) -> tuple[int,
         if isinstance(channel, int):
             if channel >= len(source.channels):
                 raise InputError(
-                    f"{source.path}: input.channels: there is no channel {channel}; the image has "
+                    f"{source.path}: {key}.channels: there is no channel {channel}; the image has "
                     f"{len(source.channels)}, counted from 0"
                 )
             found = [channel]
@@ -53,28 +56,28 @@ def _picks(source: Source, channels: tuple[str | int, ...] | None) -> tuple[int,
             found = [n for n, name in enumerate(source.channels) if name == channel]
         if not found:
             raise InputError(
-                f"{source.path}: input.channels: there is no channel '{channel}'; {nearest(channel, source.channels)}"  # type: ignore[arg-type]
+                f"{source.path}: {key}.channels: there is no channel '{channel}'; {nearest(channel, source.channels)}"  # type: ignore[arg-type]
             )
         if len(found) > 1:
-            raise InputError(f"{source.path}: input.channels: several channels are called '{channel}'; give a number")
+            raise InputError(f"{source.path}: {key}.channels: several channels are called '{channel}'; give a number")
         if found[0] in picks:
-            raise InputError(f"{source.path}: input.channels: channel {channel!r} stands twice")
+            raise InputError(f"{source.path}: {key}.channels: channel {channel!r} stands twice")
         picks += found
     return tuple(picks)
 
 
-def _range(source: Source, axis: Outer, wanted: tuple[int, int] | None) -> Outer:
+def _range(source: Source, axis: Outer, wanted: tuple[int, int] | None, key: str) -> Outer:
     if wanted is None:
         return axis
     start, stop = wanted
     if stop > axis.extent:
         raise InputError(
-            f"{source.path}: input.{axis.name}: goes to {stop - 1}; the image has {axis.extent}, counted from 0"
+            f"{source.path}: {key}.{axis.name}: goes to {stop - 1}; the image has {axis.extent}, counted from 0"
         )
     return replace(axis, extent=stop - start, first=start, translation=axis.translation + axis.scale * start)
 
 
-def _interval(source: Source, axis: int, bounds: Bounds | None, unit: str) -> Interval:
+def _interval(source: Source, axis: int, bounds: Bounds | None, unit: str, key: str) -> Interval:
     """Return the pixels along an axis that bounds select: those whose centre lies in [start, stop)."""
     extent, name = source.extents[axis], "yx"[axis]
     if bounds is None:
@@ -84,14 +87,14 @@ def _interval(source: Source, axis: int, bounds: Bounds | None, unit: str) -> In
     else:
         scale, translation = source.scale[axis], source.translation[axis]
         if scale <= 0:
-            raise InputError(f"{source.path}: input.region.{name}: a pixel's size is {scale:g} there; give pixels")
+            raise InputError(f"{source.path}: {key}.region.{name}: a pixel's size is {scale:g} there; give pixels")
         places = [(b - translation) / scale - NEAR for b in bounds]
         if not all(map(math.isfinite, places)):
-            raise InputError(f"{source.path}: input.region.{name}: a pixel's size is {scale:g} there; give pixels")
+            raise InputError(f"{source.path}: {key}.region.{name}: a pixel's size is {scale:g} there; give pixels")
         start, stop = map(math.ceil, places)
     if start < 0 or stop > extent or start >= stop:
         raise InputError(
-            f"{source.path}: input.region.{name}: {bounds[0]:g} to {bounds[1]:g} {_beyond(source, axis, unit)}"
+            f"{source.path}: {key}.region.{name}: {bounds[0]:g} to {bounds[1]:g} {_beyond(source, axis, unit)}"
         )
     return Interval(start, stop)
 

@@ -97,7 +97,7 @@ def _described(selection: Selection) -> dict[str, Any]:
         unit, name = (_TIMES if axis.name == "t" else _SIGNS).get(axis.unit or ""), axis.name.upper()
         if axis.unit is None and axis.name != "t" and (axis.scale, axis.translation) != (1.0, 0.0):
             unit = PIXEL
-        if unit is None:
+        if unit is None or axis.scale <= 0:  # OME has no mirrored axes
             continue
         size, place = ("TimeIncrement", "DeltaT") if name == "T" else (f"PhysicalSize{name}", f"Position{name}")
         told |= {size: axis.scale, f"{size}Unit": unit}
