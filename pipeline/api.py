@@ -95,9 +95,9 @@ def run(
         From `pipeline.plan`.
     cluster
         ``local`` (a process for each worker), ``threads`` (in this process), ``serial`` (one task after another, in
-        this process), or the address of a Dask scheduler.
+        this process), the address of a Dask scheduler, or a YAML file such as those in ``configs/clusters``.
     workers
-        How many workers, for ``local`` and ``threads``; by default one a core.
+        How many workers, before what the file says; by default, for ``local`` and ``threads``, one a core.
     overwrite
         Replace the output store if an earlier run of ours stands there.
     resume
@@ -114,6 +114,7 @@ def run(
     ------
     HaloflowError
         `OutputError` before any work where the store exists, another run holds it, it overlaps an input, or it was
-        begun with another config or input; `ClusterError`; `RunError` where the cluster is lost.
+        begun with another config or input; `ClusterError` where there is no such cluster, or its workers have other
+        versions; `RunError` where the cluster is lost.
     """
     return running.run(plan, cluster, workers, overwrite=overwrite, resume=resume, progress=progress)

@@ -5,11 +5,11 @@ Together with `pipeline.document` the only reader of YAML.
 
 import difflib
 import operator
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
 from functools import reduce
 from pathlib import Path as FilePath
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     AnyLayer = Layer
 else:
     AnyLayer = Annotated[reduce(operator.or_, LAYERS.values()), Discriminator("type")]
+
+
+Model = TypeVar("Model", bound=BaseModel)
 
 
 class Input(Selection):
@@ -66,17 +69,13 @@ def read(source: str | FilePath | Mapping[str, Any], settings: Iterable[str] = (
 
     Raises `ConfigError` that lists everything wrong, a line each.
     """
-    document = Document("config", deepcopy(dict(source))) if isinstance(source, Mapping) else _load(FilePath(source))
+    document = Document("config", deepcopy(dict(source))) if isinstance(source, Mapping) else load(FilePath(source))
     for setting in settings:
         assign(document, setting)
     if not isinstance(document.data, dict):
         raise ConfigError(f"{document.source}: expected the keys {', '.join(Config.model_fields)}")
     _take_votes(document)
-    try:
-        config = Config.model_validate(document.data)
-    except ValidationError as error:
-        told = dict.fromkeys(_tell(document, detail) for detail in _root_causes(error.errors()))
-        raise ConfigError("\n".join(told)) from None
+    config = checked(document, Config, _keys)
     families = {name: family(name, spec) for name, spec in config.features.items()}
     _check_names(config, families, document)
     layers = tuple(layer.naming(families) for layer in config.layers)
@@ -96,7 +95,7 @@ def _take_votes(document: Document) -> None:
             )
         name = layer.pop("file")
         try:
-            votes = _load(FilePath(name)).data
+            votes = load(FilePath(name)).data
         except ConfigError as error:
             raise ConfigError(f"{at}: {error}; 'haloflow fit' writes such a file") from None
         if not isinstance(votes, dict) or not {"weights"} <= votes.keys() <= set(VOTES):
@@ -104,7 +103,20 @@ def _take_votes(document: Document) -> None:
         layer.update(votes)
 
 
-def _load(path: FilePath) -> Document:
+def checked(document: Document, model: type[Model], keys: Callable[[Path, Any], Iterable[str]]) -> Model:
+    """Return a document as its model; raises `ConfigError` that lists everything wrong, a line each.
+
+    ``keys`` gives those that may stand at a path, from the path and the value there.
+    """
+    try:
+        return model.model_validate(document.data)
+    except ValidationError as error:
+        told = dict.fromkeys(_tell(document, detail, keys) for detail in _root_causes(error.errors()))
+        raise ConfigError("\n".join(told)) from None
+
+
+def load(path: FilePath) -> Document:
+    """Return what a YAML file holds; raises `ConfigError` where it cannot be read, or is more than plain data."""
     try:
         if path.stat().st_size > MAX_BYTES:
             raise ConfigError(f"{path}: is larger than {MAX_BYTES} bytes; a config is small")
@@ -161,7 +173,7 @@ def _check_names(config: Config, families: Mapping[str, tuple[str, ...]], docume
         raise ConfigError("\n".join(wrong))
 
 
-def _tell(document: Document, detail: ErrorDetails) -> str:
+def _tell(document: Document, detail: ErrorDetails, keys: Callable[[Path, Any], Iterable[str]]) -> str:
     """Say one of pydantic's findings in the user's words."""
     path, value = _user_path(document.data, detail["loc"])
     at = document.where(path)
@@ -169,7 +181,7 @@ def _tell(document: Document, detail: ErrorDetails) -> str:
     context = detail.get("ctx", {})
     match detail["type"]:
         case "extra_forbidden":
-            return f"{at}: unknown key; {nearest(str(path[-1]), _keys(path[:-1], value))}"
+            return f"{at}: unknown key; {nearest(str(path[-1]), keys(path[:-1], value))}"
         case "missing" | "union_tag_not_found":
             lacking = "type" if detail["type"] == "union_tag_not_found" else ""
             return f"{document.where((*path, lacking) if lacking else path)}: is missing"
@@ -211,7 +223,7 @@ def _root_causes(found: Sequence[ErrorDetails]) -> list[ErrorDetails]:
 def _user_path(data: Any, location: tuple[str | int, ...]) -> tuple[Path, Any]:
     """Drop from pydantic's location the tags of its unions, and return the value that holds its last part."""
     path = [part for part in location if part not in ("(number)", "(list)")]
-    if path[0] in ("features", "layers") and len(path) > 2:
+    if path[:1] in (["features"], ["layers"]) and len(path) > 2:
         del path[2]  # the form of the feature, the type of the layer
     for part in path[:-1]:
         data = data[part]

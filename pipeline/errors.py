@@ -47,3 +47,13 @@ class RunError(HaloflowError):
     """The run ended with failed tasks; what did not fail is complete."""
 
     exit_code = 3
+
+
+class HaloflowWarning(UserWarning):
+    """What a user should know, and what hinders no work."""
+
+
+def explain(error: BaseException) -> str:
+    """Return an error in one line."""
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__

@@ -19,7 +19,7 @@ from distributed import Client, LocalCluster, WorkerPlugin
 
 import pipeline
 from pipeline.errors import ClusterError, InputError
-from pipeline.execute import cluster, connecting
+from pipeline.execute import cluster
 from pipeline.execute.task import Done, Failed
 from pipeline.storage.place import Place
 from pipeline.storage.records import Segments
@@ -86,14 +86,12 @@ def test_the_address_of_a_scheduler(small: Path) -> None:
             assert held.popitem()[1] == []
 
 
-def test_a_scheduler_without_workers_or_lost_ends_the_run(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connecting, "WAIT", 1)
+def test_a_scheduler_without_workers_ends_the_run(small: Path) -> None:
     plan = pipeline.plan(pipeline.load("config.yaml"))
-    with (
-        LocalCluster(n_workers=0, dashboard_address="127.0.0.1:0", processes=False) as made,
-        pytest.raises(ClusterError, match="the scheduler has no workers"),
-    ):
-        pipeline.run(plan, made.scheduler_address)
+    with LocalCluster(n_workers=0, dashboard_address="127.0.0.1:0", processes=False) as made:
+        Path("there.yaml").write_text(f"type: address\naddress: {made.scheduler_address}\nwait: 1\n")
+        with pytest.raises(ClusterError, match="the scheduler has no workers, after 1 s"):
+            pipeline.run(plan, "there.yaml")
 
 
 def _address(told: Path) -> str:

@@ -18,7 +18,7 @@ ORDER = [
     {"generated", "sections"},
     {"features", "stack"},
     {"config", "forecast", "describe"},
-    {"storage"},
+    {"storage", "clusters"},
     {"pictures"},
     {"ingesting", "exporting"},
     {"reading"},

@@ -4,6 +4,7 @@
 import json
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -103,6 +104,25 @@ def show(found: Any, *, as_json: bool, quiet: bool = False) -> None:
         click.echo(json.dumps(found.to_dict(), indent=2))
     elif not quiet:
         click.echo(str(found))
+
+
+@contextmanager
+def told_in_a_line() -> Iterator[None]:
+    """Show our own warnings as a line each; those of libraries are left as they are."""
+    from pipeline.errors import HaloflowWarning
+
+    with warnings.catch_warnings():
+        shown = warnings.showwarning
+
+        def show_in_a_line(message: Warning | str, category: type[Warning], *where: Any, **named: Any) -> None:
+            if issubclass(category, HaloflowWarning):
+                click.echo(f"warning: {message}", err=True)
+            else:
+                shown(message, category, *where, **named)
+
+        warnings.showwarning = show_in_a_line
+        warnings.simplefilter("always", HaloflowWarning)
+        yield
 
 
 @contextmanager

@@ -18,10 +18,10 @@ import zarr
 from distributed import Client, KilledWorker, WorkerPlugin, get_worker
 from distributed.client import FutureCancelledError
 
-from pipeline.errors import RunError
+from pipeline.errors import RunError, explain
 from pipeline.execute.memory import keep_freed_memory
 from pipeline.execute.ranges import Blocks, Ranges
-from pipeline.execute.serial import CODECS, attempt, explain
+from pipeline.execute.serial import CODECS, attempt
 from pipeline.execute.task import Done, Failed, Outcome
 from pipeline.geometry import Interval
 from pipeline.planning import Images, Plan, Rest

@@ -8,9 +8,11 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
 
+from pipeline.clusters import manager
+from pipeline.clusters.base import Manager
 from pipeline.errors import InputError, OutputError, RunError
 from pipeline.execute import cluster as dask_executor
-from pipeline.execute import connecting, pyramids, serial
+from pipeline.execute import pyramids, serial
 from pipeline.execute.interrupts import Interrupts
 from pipeline.execute.remaining import planned_units, remaining
 from pipeline.execute.report import Report
@@ -35,6 +37,7 @@ def run(
     """Do what a plan says: see `pipeline.run`."""
     if overwrite and resume:
         raise OutputError("--overwrite begins anew and --resume goes on: give one of them")
+    where = None if cluster == "serial" else manager(cluster)
     target.check(plan.store, plan.reads, overwrite=overwrite, resume=resume)
     seen = look(plan.store)
     fresh = not target.exists(plan.store)
@@ -52,7 +55,7 @@ def run(
             f"output.store: another run has just written {plan.store}; see 'haloflow status {plan.store}'"
         )
     try:
-        with _executor(cluster, workers, plan.memory) as execute:
+        with _executor(where, workers, plan.memory) as execute:
             state = "interrupted"
             maps = [kept.array for image in plan.images for kept in image.kept]
             if before is None:
@@ -74,11 +77,11 @@ def run(
 
 
 @contextmanager
-def _executor(cluster: str, workers: int | None, memory: int) -> Iterator[Execute]:
-    if cluster == "serial":
+def _executor(where: Manager | None, workers: int | None, memory: int) -> Iterator[Execute]:
+    if where is None:
         yield serial.run
         return
-    with connecting.connect(cluster, workers, memory) as client:
+    with where.connect(workers, memory) as client:
         yield lambda plan, segments, *stop: dask_executor.run(plan, client, segments, *stop)
 
 

@@ -6,6 +6,7 @@ from itertools import takewhile
 
 import zarr
 
+from pipeline.errors import explain
 from pipeline.execute.task import Failed, Outcome, run_task
 from pipeline.forecast import IN_FLIGHT
 from pipeline.planning import ImagePlan, LevelPlan, Plan, Rest
@@ -41,9 +42,3 @@ def attempt(plan: ImagePlan | LevelPlan, image: int, block: int, cache: ChunkCac
             if not left:
                 return Failed(image, block, explain(error))
             left -= 1
-
-
-def explain(error: BaseException) -> str:
-    """Return an error in one line."""
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
