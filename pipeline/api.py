@@ -17,6 +17,8 @@ from pipeline.storage.identity import identity
 from pipeline.storage.images import find_apart, open_image
 from pipeline.storage.place import Place
 from pipeline.storage.selecting import select
+from pipeline.tables import formats as tables
+from pipeline.tables.watch import wanted_of
 
 __all__ = ["Report", "plan", "run"]
 
@@ -64,6 +66,8 @@ def plan(
             bad.append((place, error))
     if not images:
         raise bad[0][1]
+    on_earth = {image.source.geo.crs if image.source.geo else "" for image in images}
+    tables.check(wanted_of(job.output.watches.values()), on_earth)
     refused = {place for place, _ in bad}
     good = [place for place in places if place not in refused]
     config = job.config.model_dump(mode="json")

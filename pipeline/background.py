@@ -59,7 +59,7 @@ def seeing(
         edge = []
         for number in range(reading.grid.counts[axis]):
             index = (number, 0) if axis == 0 else (0, number)
-            wanted = dict(zip(reading.places, reading.grid.regions(index), strict=True))
+            wanted = dict(zip(reading.places, reading.grid.seen(index), strict=True))
             walk = reading.stack.walk(wanted, reading.extents)
             if walk.edges[axis]:
                 edge.append(number)
@@ -70,6 +70,8 @@ def seeing(
         at_edge.append(edge)
     height, width = reading.grid.counts
     edges = {*product(at_edge[0], range(width)), *product(range(height), at_edge[1])}
+    if any(m.halo for m in reading.grid.maps):
+        edges.add((0, 0))  # where nothing comes before it, the first pixel of a map is the peak of a plain
     numbers: list[int] = []
     for plane in range(reading.source.planes):
         places = stored.get(plane, ())

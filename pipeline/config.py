@@ -5,7 +5,7 @@ Together with `pipeline.document` the only reader of YAML.
 
 import difflib
 import operator
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from functools import reduce
 from pathlib import Path as FilePath
@@ -26,7 +26,7 @@ from pipeline.features import FeatureSpec, family, spec_of
 from pipeline.layers import LAYERS, Layer
 from pipeline.layers.base import Finite, Names, as_tuple
 from pipeline.layers.vote import VOTES
-from pipeline.sections import Compression, Output, RegionOf, Section, Selection
+from pipeline.sections import Compression, Detections, Histogram, Output, RegionOf, Section, Selection, Summaries
 from pipeline.stack import layer_names
 
 if TYPE_CHECKING:
@@ -159,18 +159,42 @@ def _check_names(config: Config, families: Mapping[str, tuple[str, ...]], docume
         if names[place] in names[:place]:
             at = document.where(("layers", place))
             wrong.append(f"{at}: the name '{names[place]}' is taken by an earlier layer")
-    kept = config.output.layers or ()
+    summed = config.output.summaries
+    for path, listed in (("layers",), config.output.layers), (("summaries", "layers"), summed and summed.layers):
+        twice = {name for name in listed or () if (listed or ()).count(name) > 1}
+        wrong += [f"{document.where(('output', *path))}: '{name}' stands twice" for name in sorted(twice)]
     wrong += [
-        f"{document.where(('output', 'layers'))}: '{name}' stands twice"
-        for place, name in enumerate(kept)
-        if name in kept[:place]
+        f"{document.where(('output', *path))}: there is no layer '{name}'; {nearest(name, names)}"
+        for path, name in _named(config.output)
+        if name not in names
     ]
-    for name in kept:
-        if name not in names:
-            at = document.where(("output", "layers"))
-            wrong.append(f"{at}: there is no layer '{name}'; {nearest(name, names)}")
+    if not wrong:
+        wrong = [f"{document.where(('output', *path))}: {reason}" for path, reason in _beyond(config, names)]
     if wrong:
         raise ConfigError("\n".join(wrong))
+
+
+def _named(output: Output) -> Iterator[tuple[Path, str]]:
+    """Give the layers that the output names, and where."""
+    yield from ((("layers",), name) for name in output.layers or ())
+    if output.detections and output.detections.layer:
+        yield ("detections", "layer"), output.detections.layer
+    if output.summaries:
+        yield from ((("summaries", "layers"), name) for name in output.summaries.layers or ())
+
+
+def _beyond(config: Config, names: Sequence[str]) -> Iterator[tuple[Path, str]]:
+    """Give the thresholds that lie outside of all values of their layer, where these are known, and what is wrong."""
+    detections, summaries = config.output.detections, config.output.summaries
+    asked: list[tuple[Path, str, float]] = []
+    if detections:
+        asked.append((("detections", "threshold"), detections.layer or names[-1], detections.threshold))
+    if summaries and summaries.over is not None:
+        asked += [(("summaries", "over"), name, summaries.over) for name in summaries.layers or names[-1:]]
+    for path, name, threshold in asked:
+        limits = config.layers[names.index(name)].limits
+        if limits and not limits[0] <= threshold <= limits[1]:
+            yield path, f"{threshold:g} is outside of {limits[0]:g} to {limits[1]:g}, the values of the layer '{name}'"
 
 
 def _tell(document: Document, detail: ErrorDetails, keys: Callable[[Path, Any], Iterable[str]]) -> str:
@@ -238,6 +262,9 @@ def _keys(path: Path, value: Any) -> Iterable[str]:
         ("input", "region"): RegionOf,
         ("output",): Output,
         ("output", "compression"): Compression,
+        ("output", "detections"): Detections,
+        ("output", "summaries"): Summaries,
+        ("output", "summaries", "histogram"): Histogram,
     }
     model: type[BaseModel] | None = sections.get(path)
     if path[:1] == ("layers",) and isinstance(value, dict):

@@ -141,6 +141,17 @@ def _image_dict(image: "ImagePlan") -> dict[str, Any]:
             }
             for k in image.kept
         ],
+        "looked_at": [
+            {
+                "layer": k.array.layer,
+                "extents": list(k.array.extents),
+                "halo": list(k.watch.halo),
+                "detections": k.watch.detections and k.watch.detections.model_dump(mode="json"),
+                "summaries": k.watch.summaries and k.watch.summaries.model_dump(mode="json"),
+            }
+            for k in image.made
+            if k.watch
+        ],
         "tasks": len(image.blocks),
         "empty": image.count - len(image.blocks),
         "task_step": list(image.grid.step),
@@ -184,6 +195,20 @@ def _count(number: int, thing: str) -> str:
     return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
+def _looked_at(looked: dict[str, Any]) -> str:
+    """Say what tables are made of a map, and what a task makes besides to make them."""
+    told = []
+    if peaks := looked["detections"]:
+        most = f", the {peaks['top']} greatest" if peaks["top"] else ""
+        told.append(
+            f"detections of at least {peaks['threshold']:g}{most} ({peaks['format']}), for which a task makes "
+            f"{peaks['distance']} pixels of the map around its own"
+        )
+    if looked["summaries"]:
+        told.append("summaries (parquet)")
+    return f"{looked['layer']} {times(looked['extents'])} for {' and '.join(told)}"
+
+
 def _image_lines(image: dict[str, Any]) -> list[str]:
     rows = [("layer", "kernel", "maps", "extent", "window", "receptive field")]
     for layer in image["layers"]:
@@ -212,7 +237,8 @@ def _image_lines(image: dict[str, Any]) -> list[str]:
         *("  " + ("layers    " if not n else "          ") + row for n, row in enumerate(table)),
         *(f"            {reason}" for reason in reasons),
         f"  halo      {times(image['halo'])} input pixels, stride {times(image['stride'])}",
-        *(f"  keep      {line}" for line in kept),
+        *(f"  keep      {line}" for line in kept or ["no maps"]),
+        *(f"  look at   {line}" for line in map(_looked_at, image["looked_at"])),
         *(
             [f"  empty     {image['empty']} more blocks see only the fill value: not read, not written"]
             if image["empty"]

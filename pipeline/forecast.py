@@ -216,21 +216,24 @@ def middle(grid: MapGrid, step: Sequence[int]) -> Region:
 
 @lru_cache(maxsize=256)
 def largest_read(
-    stack: BoundStack, places: tuple[int, ...], grid: BlockGrid, extents: tuple[tuple[int, ...], ...]
+    stack: BoundStack,
+    places: tuple[int, ...],
+    stored: tuple[bool, ...],
+    grid: BlockGrid,
+    extents: tuple[tuple[int, ...], ...],
 ) -> tuple[int, int]:
-    """Return the most input pixels and the most output pixels of all maps that one block has."""
+    """Return the most input pixels, and the most output pixels of all maps that are ``stored``, that one block has."""
     marks = [sorted({*range(min(3, n)), n // 2, *range(max(0, n - 3), n)}) for n in grid.counts]
     read = made = 0
     for index in product(*marks):
-        regions = grid.regions(index)
-        walk = stack.walk(dict(zip(places, regions, strict=True)), extents)
+        walk = stack.walk(dict(zip(places, grid.seen(index), strict=True)), extents)
         read = max(read, pixels(walk.read))
         made = max(
             made,
             sum(
                 pixels(r) * len(stack.operations[p].maps)
-                for p, r in zip(places, regions, strict=True)
-                if not is_empty(r)
+                for p, kept, r in zip(places, stored, grid.regions(index), strict=True)
+                if kept and not is_empty(r)
             ),
         )
     return read, made

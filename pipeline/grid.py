@@ -14,11 +14,15 @@ from pipeline.geometry import Interval, Region, intersect, is_empty
 
 @dataclass(frozen=True, slots=True)
 class MapGrid:
-    """One kept map, per axis: its extent, its write unit, and how many input pixels one of its pixels steps over."""
+    """One kept map, per axis: its extent, its write unit, and how many input pixels one of its pixels steps over.
+
+    ``halo`` is how many pixels of the map around its own a block makes besides, to look at; none where it is empty.
+    """
 
     extents: tuple[int, ...]
     units: tuple[int, ...]
     strides: tuple[int, ...]
+    halo: tuple[int, ...] = ()
 
     def owned(self, index: tuple[int, ...], step: tuple[int, ...]) -> Region:
         """Return the pixels of the map that block ``index`` of a grid of ``step`` input pixels makes; may be none.
@@ -31,6 +35,20 @@ class MapGrid:
             first, end = -(-i * s // (unit * stride)), -(-(i + 1) * s // (unit * stride))
             intervals.append(Interval(first * unit, min(end * unit, extent)))
         return tuple(intervals)
+
+    def seen(self, index: tuple[int, ...], step: tuple[int, ...]) -> Region:
+        """Return the pixels that a block makes, its own and the halo's, cut at the map's edge; none if it has none.
+
+        >>> MapGrid((10,), (4,), (2,), (3,)).seen((1,), (8,)), MapGrid((10,), (4,), (2,), (3,)).seen((0,), (8,))
+        ((Interval(start=1, stop=10),), (Interval(start=0, stop=7),))
+        """
+        own = self.owned(index, step)
+        if not self.halo or is_empty(own):
+            return own
+        return tuple(
+            Interval(max(0, i.start - h), min(i.stop + h, e))
+            for i, h, e in zip(own, self.halo, self.extents, strict=True)
+        )
 
     def block_of(self, position: tuple[int, ...], step: tuple[int, ...]) -> tuple[int, ...]:
         """Return the index of the block that owns a pixel of the map."""
@@ -94,6 +112,10 @@ class BlockGrid:
     def regions(self, index: tuple[int, ...]) -> tuple[Region, ...]:
         """Return the region of each kept map that a block makes; one of them may be empty."""
         return tuple(m.owned(index, self.step) for m in self.maps)
+
+    def seen(self, index: tuple[int, ...]) -> tuple[Region, ...]:
+        """Return the region of each kept map that a block makes to look at: `regions` and their halos."""
+        return tuple(m.seen(index, self.step) for m in self.maps)
 
 
 def tiles(

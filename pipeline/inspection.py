@@ -42,6 +42,7 @@ def inspect(path: str, options: Mapping[str, Any] | None = None) -> dict[str, An
         "maps": maps,
         "inputs": {image["name"]: image["path"] for image in record["plan"]["images"]},
         "made_as": record["plan"]["store"],
+        "tables": list((record.get("report") or {}).get("tables", [])),
         "report": record.get("report"),
     }
 
@@ -87,6 +88,7 @@ def inspect_text(found: dict[str, Any]) -> str:
         f"{stored_as(m)}; maps {', '.join(m['channels'][:8])}"
         for m in found["maps"]
     ]
+    lines += [f"  table {table}" for table in found["tables"]]
     if report := found["report"]:
         lines.append(
             f"  {report['done']} of {report['tasks']} tasks in {report['seconds']} s, read "

@@ -25,6 +25,8 @@ from pipeline.storage.images import open_image
 from pipeline.storage.place import Place
 from pipeline.storage.selecting import select
 from pipeline.storage.source import Source
+from pipeline.tables import formats as tables
+from pipeline.tables.watch import wanted_of, watches_of
 
 
 @dataclass(frozen=True)
@@ -144,15 +146,18 @@ def load(
             raise FeatureError(f"{document.where(('features', name))}: {error}") from None
     layers = Stack(checked.layers, features)
     out = checked.output
+    watches = watches_of(out, layers.names[-1])
+    tables.check(wanted_of(watches.values()), set())
     output = OutputSpec(
         store=Place.of(out.store, options),
-        layers=out.layers or layers.names[-1:],
+        layers=layers.names[-1:] if out.layers is None and not watches else out.layers or (),
         encoding=Encoding(out.dtype, *(out.range or (-1.0, 1.0))),
         chunks=out.chunks,
         shards=out.shards,
         compression=Codec(out.compression.codec, out.compression.level),
         shrink=out.pyramid,
         version=out.ome_zarr,
+        watches=watches,
     )
     return Job(checked, JobStack(layers, checked.input.black, checked.input.white), features, output, options)
 

@@ -41,11 +41,14 @@ def plan_image(
         extents = bound.extents(source.extents)
     except StackError as error:
         raise StackError(f"{source.path}: {error}") from None
-    kept = tuple(_keep(source, stack, bound, extents, name, output) for name in output.layers)
+    names = dict.fromkeys([*output.layers, *output.watches])
+    kept = tuple(_keep(source, stack, bound, extents, name, output) for name in names)
     places = tuple(k.place for k in kept)
     # What comes after the last map that is kept is checked, and then never made.
     bound, extents = bound.part(0, max(places) + 1), extents[: max(places) + 2]
-    grids = tuple(MapGrid(k.array.extents, k.array.unit, bound.strides(k.place)) for k in kept)
+    grids = tuple(
+        MapGrid(k.array.extents, k.array.unit, bound.strides(k.place), k.watch.halo if k.watch else ()) for k in kept
+    )
     room = memory - PROCESS
     costs = Costs(bound, extents, places, grids, max(room // 4, 2**23))
     stored = stored_chunks(source) if source.fill is not None else None
@@ -73,19 +76,22 @@ def plan_image(
 def _without_empty(image: ImagePlan, stored: Stored) -> ImagePlan:
     """Return a plan that leaves out the blocks that see only fill value, where all their maps have one value there."""
     source = image.source
-    values = [background(image.stack, image.scale, source.fill or 0, kept.place) for kept in image.kept]
+    values = [background(image.stack, image.scale, source.fill or 0, kept.place) for kept in image.made]
     found = tuple(v for v in values if v is not None)
     if len(found) < len(values):
         return image
-    if image.kept[0].array.version == "0.4":  # its fill value is taken
+    if image.kept and image.made[0].array.version == "0.4":  # its fill value is taken
         return replace(image, background=found)
     kept, alike = [], True
-    for k, v in zip(image.kept, found, strict=True):
+    for k, v in zip(image.made, found, strict=True):
+        if not k.stored:
+            kept.append(k)
+            continue
         numbers, counts = np.unique(k.array.encoding.encode(v), return_counts=True)
         alike = alike and len(numbers) == 1
         kept.append(replace(k, array=replace(k.array, fill=numbers[counts.argmax()].item())))
     seen = seeing(image.reading, stored, unit(source)) if alike else None
-    return replace(image, kept=tuple(kept), background=found, seeing=seen)
+    return replace(image, made=tuple(kept), background=found, seeing=seen)
 
 
 def _choose_tasks(
@@ -100,14 +106,15 @@ def _choose_tasks(
     tried: list[tuple[float, BlockGrid, TaskCost]] = []
     while True:
         grid = BlockGrid(costs.grids, step)
-        regions = grid.regions(tuple((n - 1) // 2 for n in grid.counts))
-        task = costs.plan(dict(zip(costs.places, regions, strict=True)))
+        index = tuple((n - 1) // 2 for n in grid.counts)
+        regions = grid.regions(index)
+        task = costs.plan(dict(zip(costs.places, grid.seen(index), strict=True)))
         area = math.prod(min(s, e) for s, e in zip(step, extents, strict=True))
         fits = block_memory(source, costs.stack, kept, costs.extents, grid, task.held) <= room // 2
         if tried and (area > largest or not fits):
             break
         moved = area * source.pixel_bytes + sum(
-            stored_bytes(k.array, math.prod(map(len, r))) for k, r in zip(kept, regions, strict=True)
+            stored_bytes(k.array, math.prod(map(len, r))) for k, r in zip(kept, regions, strict=True) if k.stored
         )
         seconds = TASK_SECONDS + task.seconds + moved / STORE_RATE
         # Of two workers each waits half a task for the other at the end, on the average.
@@ -154,7 +161,7 @@ def _keep(
         geo=source.geo,
         outer=source.outer,
     )
-    return Kept(place, array)
+    return Kept(place, array, name in output.layers, output.watches.get(name))
 
 
 def _shards(output: OutputSpec, chunks: tuple[int, int], extents: tuple[int, int]) -> tuple[int, int] | None:

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from pipeline.describe import plan_dict, plan_text
 from pipeline.forecast import IN_FLIGHT, PROCESS, TaskCost, largest_read
-from pipeline.geometry import Region
-from pipeline.grid import BlockGrid
+from pipeline.geometry import Interval, Region
+from pipeline.grid import BlockGrid, MapGrid
 from pipeline.pixels import Encoding, PixelScale
 from pipeline.reading import Reading
 from pipeline.stack import BoundStack
@@ -24,6 +24,7 @@ from pipeline.storage.maps import MapArray, Shrink
 from pipeline.storage.metadata import Version
 from pipeline.storage.place import Place
 from pipeline.storage.source import Source, place_of
+from pipeline.tables.watch import Watch
 
 SLACK = 2**24
 """Bytes of a task beside its arrays: sessions, handles, what the allocator keeps."""
@@ -34,10 +35,13 @@ STORE_RATE = 3e8
 
 @dataclass(frozen=True)
 class Kept:
-    """A layer whose map is kept: its place in the stack from 0, and how it is stored."""
+    """A layer whose map tasks make: its place in the stack from 0, how it lies and is stored, and who looks at it."""
 
     place: int
     array: MapArray
+    stored: bool = True
+    watch: Watch | None = None
+    """What tables tell of it, stored or not."""
 
 
 @dataclass(frozen=True)
@@ -48,16 +52,21 @@ class ImagePlan:
     scale: PixelScale
     stack: BoundStack
     extents: tuple[tuple[int, ...], ...]
-    kept: tuple[Kept, ...]
+    made: tuple[Kept, ...]
     grid: BlockGrid
     task: TaskCost
     store: Place
     cache: int = 0
     """Bytes of decoded chunks that a worker keeps for later tasks."""
     background: tuple[NDArray[np.float32], ...] = ()
-    """For each kept map its values where the image is all fill value; empty where nearly all of it is stored."""
+    """For each map made its values where the image is all fill value; empty where nearly all of it is stored."""
     seeing: tuple[int, ...] | None = None
     """The blocks that see anything but fill value, where the others need not be written; None for all."""
+
+    @property
+    def kept(self) -> tuple[Kept, ...]:
+        """Of what tasks make what is stored."""
+        return tuple(k for k in self.made if k.stored)
 
     @property
     def count(self) -> int:
@@ -83,18 +92,18 @@ class ImagePlan:
 
     @property
     def places(self) -> tuple[int, ...]:
-        """The places of the kept layers."""
-        return tuple(kept.place for kept in self.kept)
+        """The places of the layers whose maps are made."""
+        return tuple(kept.place for kept in self.made)
 
     def wanted(self, regions: Sequence[Region]) -> dict[int, Region]:
-        """Return regions of the kept maps by the place of their layer."""
+        """Return regions of the maps made by the place of their layer."""
         return dict(zip(self.places, regions, strict=True))
 
     @property
     def block_memory(self) -> int:
         """The most bytes that one task holds, at the worst of reading, computing and writing."""
         staged = self.reading.staged() if self.cache else 0
-        return block_memory(self.source, self.stack, self.kept, self.extents, self.grid, self.task.held, staged)
+        return block_memory(self.source, self.stack, self.made, self.extents, self.grid, self.task.held, staged)
 
     @property
     def peak_memory(self) -> int:
@@ -239,18 +248,32 @@ def block_memory(
 
     ``computing`` of them beside its input and output while it computes, ``staged`` while its region is put together.
     """
-    read, made = largest_read(stack, tuple(k.place for k in kept), grid, tuple(extents))
+    stored = [k for k in kept if k.stored]
+    read, made = largest_read(stack, tuple(k.place for k in kept), tuple(k.stored for k in kept), grid, tuple(extents))
     taken = read * source.pixel_bytes
     chunks = (-(-read // math.prod(source.chunks)) + 3) * len(source.channels)
     decoding = min(IN_FLIGHT, chunks) * 2 * source.chunk_bytes
     item = stored_bytes(kept[0].array, 1) // len(kept[0].array.channels)
     given = made * item
     # A chunk or shard on its way to the store exists as itself, as bytes, shuffled, and compressed; the last goes late.
-    encoding = min((IN_FLIGHT + 1) * max(math.prod(k.array.unit) for k in kept) * item, given) * 4
+    encoding = min((IN_FLIGHT + 1) * max((math.prod(k.array.unit) for k in stored), default=0) * item, given) * 4
     # The levels of a pyramid are made of one unit after another, by way of float32.
-    encoding += max(3 * math.prod(k.array.unit) * len(k.array.channels) if k.array.shrink else 0 for k in kept)
+    shrunk = [3 * math.prod(k.array.unit) * len(k.array.channels) for k in stored if k.array.shrink]
+    encoding += max(shrunk, default=0)
     # What the layers held is not all given back before the maps are written.
-    return SLACK + max(taken + staged + decoding, given + computing + max(taken, encoding))
+    looked = sum(_watching(k, m, grid) for k, m in zip(kept, grid.maps, strict=True))
+    return SLACK + max(taken + staged + decoding, given + looked + computing + max(taken, encoding))
+
+
+def _watching(kept: Kept, grid: MapGrid, blocks: BlockGrid) -> int:
+    """Return the most bytes that a task holds of a map to look at it."""
+    if kept.watch is None:
+        return 0
+    lengths = [
+        min(e, -(-s // (u * stride)) * u)
+        for e, u, s, stride in zip(grid.extents, grid.units, blocks.step, grid.strides, strict=True)
+    ]
+    return kept.watch.memory(len(kept.array.channels), tuple(Interval(0, n) for n in lengths), kept.array.unit)
 
 
 def stored_bytes(array: MapArray, pixels: int) -> int:
@@ -271,3 +294,5 @@ class OutputSpec:
     compression: Codec
     shrink: Shrink | None
     version: Version
+    watches: Mapping[str, Watch] = field(default_factory=dict)
+    """By the name of a layer what tables tell of it."""

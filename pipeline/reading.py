@@ -39,7 +39,7 @@ class Reading:
 
     def region(self, index: tuple[int, ...]) -> Region:
         """Return what of the image a block reads, its halo included."""
-        wanted = dict(zip(self.places, self.grid.regions(index), strict=True))
+        wanted = dict(zip(self.places, self.grid.seen(index), strict=True))
         return self.stack.walk(wanted, self.extents).read
 
     def chunks(self, axis: int, number: int) -> Interval:

@@ -118,11 +118,64 @@ def _as_text(value: Any) -> Any:
     return str(value) if isinstance(value, float) else value
 
 
+class Detections(Section):
+    """A table of the peaks of a layer's maps, each map by itself.
+
+    A pixel of a map is a peak where it is at least ``threshold`` and the greatest of the (2 · distance + 1)² pixels
+    around it, those beyond the map's edge and NaN left out; of equal pixels the one that comes first, by y and then by
+    x. So no two peaks of a map lie within ``distance`` of each other along both axes, and whether a pixel is one
+    follows from its window alone: A. Neubeck, L. Van Gool, "Efficient Non-Maximum Suppression", ICPR 2006. A pixel
+    that a greater one in its window hides stays hidden, whether that one is a peak or not.
+    """
+
+    layer: str | None = Field(None, description="the layer whose maps to look at (default: the last)")
+    threshold: Finite = Field(description="the least value of a peak")
+    distance: int = Field(1, ge=1, le=1024, description="how far peaks of a map are apart, in pixels of the map")
+    top: int | None = Field(
+        None,
+        ge=1,
+        le=10**6,
+        description="of each image and map the so many greatest peaks, over all planes; of equal ones those that come "
+        "first (default: all)",
+    )
+    refine: bool = Field(
+        False,
+        description="place peaks between pixels, where the quadratic function through the 3 × 3 pixels around has its "
+        "top; at most half a pixel away",
+    )
+    format: Literal["parquet", "csv", "geojson"] = "parquet"
+
+
+class Histogram(Section):
+    """Counts of values in bins of equal width; a value at an edge counts above it, one at the last edge below."""
+
+    range: Bounds = Field(description="[low, high]: what lies outside is not counted")
+    bins: int = Field(64, ge=1, le=4096)
+
+    @model_validator(mode="after")
+    def _is_not_empty(self) -> Self:
+        if not self.range[0] < self.range[1]:
+            raise ValueError(f"range goes from {self.range[0]:g} to {self.range[1]:g}; the first must be less")
+        return self
+
+
+class Summaries(Section):
+    """A table of what each map is like as a whole, plane by plane: greatest value and its place, mean, deviation."""
+
+    layers: Names | None = Field(None, min_length=1, description="the layers to sum up (default: the last)")
+    over: Finite | None = Field(None, description="tell which part of the pixels is at least this")
+    histogram: Histogram | None = None
+
+
 class Output(Section):
-    """Where the maps go and how they are stored."""
+    """Where the maps go and how they are stored, and what tables are made of them."""
 
     store: str = Field(min_length=1, description="the Zarr group of the run")
-    layers: Names | None = Field(None, min_length=1, description="the layers whose maps to keep (default: the last)")
+    layers: Names | None = Field(
+        None, description="the layers whose maps to keep (default: the last; with detections or summaries none)"
+    )
+    detections: Detections | None = None
+    summaries: Summaries | None = None
     dtype: Literal["float32", "float16", "int8", "uint8", "int16", "uint16"] = "float32"
     range: Annotated[tuple[Finite, Finite], BeforeValidator(as_tuple)] | None = Field(
         None, description="for integers: the map values that the type is spread over (default: -1 to 1)"
@@ -154,6 +207,12 @@ class Output(Section):
                 f"shards of {self.shards[0]} × {self.shards[1]} do not hold whole chunks of {self.chunks[0]} × "
                 f"{self.chunks[1]}; make them a multiple"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _gives_something(self) -> Self:
+        if self.layers == () and not (self.detections or self.summaries):
+            raise ValueError("layers is empty and no tables are asked for: nothing would come of a run")
         return self
 
     @model_validator(mode="after")

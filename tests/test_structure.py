@@ -21,7 +21,7 @@ ORDER = [
     {"storage", "clusters"},
     {"pictures"},
     {"ingesting", "exporting"},
-    {"reading"},
+    {"reading", "tables"},
     {"background"},
     {"planning", "reference"},
     {"planner"},

@@ -1,6 +1,7 @@
 """What a task computes: from raw pixels to stored numbers, group by group, tile by tile."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
@@ -64,42 +65,68 @@ class Stored:
 
 
 class Between:
-    """A map that a task keeps between two groups of layers."""
+    """A map that a task keeps as it is: between two groups of layers, or to be looked at."""
 
     def __init__(self, maps: int, region: Region) -> None:
         self.region = region
         self.maps: Maps = np.empty((maps, *_shape(region)), np.float32)
 
     def put(self, maps: Maps, region: Region) -> None:
-        """Take a tile."""
-        _cut(self.maps, region, self.region)[...] = maps
+        """Take what falls into this region."""
+        if not is_empty(common := intersect(region, self.region)):
+            _cut(self.maps, common, self.region)[...] = _cut(maps, common, region)
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a task makes of one map: stored numbers, what tables look at (its halo, too), or both."""
+
+    stored: Stored | None
+    seen: Between | None
+
+    @property
+    def sinks(self) -> list[Stored | Between]:
+        """Those there are, the larger region first."""
+        return [sink for sink in (self.seen, self.stored) if sink and not is_empty(sink.region)]
 
 
 Sinks = Mapping[int, Sequence[Stored | Between]]
 
 
 def compute(
-    plan: ImagePlan, raw: NDArray[np.generic], walk: Walk, regions: Sequence[Region], shown: bool
-) -> list[Stored]:
-    """Return each kept map over its region, from the raw pixels that a walk back from the regions reads.
+    plan: ImagePlan,
+    raw: NDArray[np.generic],
+    walk: Walk,
+    regions: Sequence[Region],
+    seen: Sequence[Region],
+    shown: bool,
+) -> list[Made]:
+    """Return each map over its region, from the raw pixels that a walk back from the regions ``seen`` reads.
 
     ``shown`` says whether pixels of this plane tell viewers what to show.
     """
     operations = plan.stack.operations
-    kept = [Stored(k.array, region, shown) for k, region in zip(plan.kept, regions, strict=True)]
+    kept = [
+        Made(
+            Stored(k.array, region, shown) if k.stored else None,
+            Between(len(k.array.channels), around) if k.watch else None,
+        )
+        for k, region, around in zip(plan.made, regions, seen, strict=True)
+    ]
     if plan.background and _is_empty(raw, plan.source.fill) and not any(walk.edges):
-        for stored, values in zip(kept, plan.background, strict=True):
-            shape = (len(values), *_shape(stored.region))
-            stored.put(np.broadcast_to(values[:, None, None], shape).copy(), stored.region)
+        for made, values in zip(kept, plan.background, strict=True):
+            for sink in made.sinks:
+                shape = (len(values), *_shape(sink.region))
+                sink.put(np.broadcast_to(values[:, None, None], shape).copy(), sink.region)
         return kept
 
     read: Callable[[Region], Maps] = lambda region: plan.scale.to_map(_cut(raw, region, walk.read))  # noqa: E731
     for group in plan.task.groups:
         last, region = group.end - 1, walk.needed[group.end]
         sinks: dict[int, list[Stored | Between]] = {
-            k.place: [stored]
-            for k, stored in zip(plan.kept, kept, strict=True)
-            if group.first <= k.place < group.end and not is_empty(stored.region)
+            k.place: made.sinks
+            for k, made in zip(plan.made, kept, strict=True)
+            if group.first <= k.place < group.end and made.sinks
         }
         between = None
         if group.end < len(operations) and not is_empty(region):

@@ -23,6 +23,8 @@ class Report:
     cluster: str
     started: str
     failures: tuple[dict[str, Any], ...] = field(default=())
+    tables: tuple[str, ...] = ()
+    """Where the tables lie, if any were asked for."""
 
     @property
     def complete(self) -> bool:
@@ -31,7 +33,7 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as plain data."""
-        return {**asdict(self), "failures": list(self.failures), "complete": self.complete}
+        return {**asdict(self), "failures": list(self.failures), "tables": list(self.tables), "complete": self.complete}
 
     def __str__(self) -> str:
         rate = self.pixels / 1e6 / max(self.seconds, 1e-9)
@@ -40,5 +42,6 @@ class Report:
             f"{self.done} of {self.tasks} tasks done{before} in {self.seconds:.1f} s: {self.images} images, "
             f"{self.pixels / 1e6:.1f} megapixels, {rate:.1f} a second; results in {self.store}"
         ]
+        lines += [f"table: {path}" for path in self.tables]
         lines += [f"failed: {f['image']}, task {f['task']}: {f['reason']}" for f in self.failures]
         return "\n".join(lines)

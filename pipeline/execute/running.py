@@ -12,7 +12,7 @@ from pipeline.clusters import manager
 from pipeline.clusters.base import Manager
 from pipeline.errors import InputError, OutputError, RunError
 from pipeline.execute import cluster as dask_executor
-from pipeline.execute import pyramids, serial
+from pipeline.execute import pyramids, serial, tables
 from pipeline.execute.interrupts import Interrupts
 from pipeline.execute.remaining import planned_units, remaining
 from pipeline.execute.report import Report
@@ -153,7 +153,9 @@ class _Run:
         if whole and not any(image.blocks for image in left):
             return self._end([])
         failed = {outcome.image for outcome in self.failures}
-        return self._end(pyramids.finish(self.plan, failed, self.segments, execute, self.lock.check))
+        unfinished = pyramids.finish(self.plan, failed, self.segments, execute, self.lock.check)
+        self.lock.check()
+        return self._end([*unfinished, *tables.finish(self.plan, failed)])
 
     def _begin(self, image: ImagePlan) -> ImagePlan:
         """Note which image is read; return what of it is left to do."""
@@ -217,6 +219,7 @@ class _Run:
             cluster=self.cluster,
             started=self.started,
             failures=tuple(failures),
+            tables=tuple(tables.paths(plan)),
         )
 
 

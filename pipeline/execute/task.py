@@ -4,6 +4,7 @@ import time
 from dataclasses import dataclass, replace
 
 from pipeline.execute.compute import compute
+from pipeline.geometry import is_empty
 from pipeline.planning import ImagePlan, LevelPlan
 from pipeline.storage.cache import ChunkCache
 from pipeline.storage.output import write
@@ -57,17 +58,27 @@ def _make_block(plan: ImagePlan, image: int, block: int, cache: ChunkCache, segm
     started = time.perf_counter()
     plane, index = plan.at(block)
     regions = plan.grid.regions(index)
-    walk = plan.stack.walk(plan.wanted(regions), plan.extents)
+    seen = plan.grid.seen(index)
+    walk = plan.stack.walk(plan.wanted(seen), plan.extents)
     raw = plan.source.read(walk.read, cache, plan.reading.readers(index, walk.read), plane)
-    made = compute(plan, raw, walk, regions, looked_at(plane, plan.source.planes))
+    made = compute(plan, raw, walk, regions, seen, looked_at(plane, plan.source.planes))
     taken = raw.nbytes
     del raw
     given = 0
     written: list[Units] = []
     segment.check()
-    for kept, stored in zip(plan.kept, made, strict=True):
-        units, size = write(plan.store, kept.array, stored.region, stored.units, cache, plane)
-        written += [replace(unit, sight=stored.sight) if not n else unit for n, unit in enumerate(units)]
+    for kept, region, one in zip(plan.made, regions, made, strict=True):
+        if is_empty(region):
+            continue
+        units, size = [Units(f"{kept.array.group}/0", *kept.array.box(region, plane), (), ())], 0
+        if one.stored:
+            units, size = write(plan.store, kept.array, region, one.stored.units, cache, plane)
+        found = None
+        if kept.watch and one.seen:
+            found = kept.watch.look(one.seen.maps, one.seen.region, region, kept.array.unit).pack()
+        written.append(replace(units[0], sight=one.stored.sight if one.stored else None, found=found))
+        written += units[1:]
         given += size
     segment.append(written)
-    return Done(image, block, time.perf_counter() - started, taken, given, tuple(stored.sight for stored in made))
+    sights = tuple(one.stored.sight for one in made if one.stored)
+    return Done(image, block, time.perf_counter() - started, taken, given, sights)

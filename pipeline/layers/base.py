@@ -81,6 +81,11 @@ class Layer(BaseModel, ABC):
         """The names of the features this layer needs."""
         return ()
 
+    @property
+    def limits(self) -> tuple[float, float] | None:
+        """The least and the greatest value that the layer can give, whatever it gets; None where there are none."""
+        return None
+
     def naming(self, families: Mapping[str, tuple[str, ...]]) -> "Layer":
         """Return the layer with each family it names replaced by its members; raises `ValueError` for a wrong count."""
         del families

@@ -47,6 +47,14 @@ class Convolution(Layer):
         """The features' names."""
         return self.features
 
+    @property
+    def limits(self) -> tuple[float, float] | None:
+        """Those of ``match: ncc``, moved by the bias."""
+        if self.match != "ncc":
+            return None
+        bias = np.asarray(self.bias)
+        return float(bias.min()) - 1, float(bias.max()) + 1
+
     def naming(self, families: Mapping[str, tuple[str, ...]]) -> Layer:
         """Return the layer with all members of each family; raises `ValueError` where it has fewer or more biases."""
         members = tuple(member for name in self.features for member in families.get(name, (name,)))

@@ -187,6 +187,13 @@ class MapArray:
         outer = [slice(at, at + 1) for at in place_of(plane, self.outer)]
         return self.full(slice(None), [slice(i.start, i.stop) for i in region], outer)
 
+    def box(self, region: Region, plane: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Return the place of the first write unit of a region (y, x) of whole ones of a plane, and how many it has."""
+        first = [i.start // n for i, n in zip(region, self.unit, strict=True)]
+        counts = [-(-i.stop // n) - f for i, n, f in zip(region, self.unit, first, strict=True)]
+        outer = place_of(plane, self.outer)
+        return self.full(0, first, outer), self.full(len(self.channels), counts, [1] * len(outer))
+
     def where(self, plane: int, region: Region) -> str:
         """Say where a region (y, x) of a plane lies."""
         places = zip(self.outer, place_of(plane, self.outer), strict=True)

@@ -106,7 +106,7 @@ def reopen(store: Where) -> None:
 
 def zarr_format(maps: Sequence[MapArray]) -> Literal[2, 3]:
     """Return the format of Zarr that the maps' version of OME-Zarr lies in."""
-    return 2 if maps[0].version == "0.4" else 3
+    return 2 if maps and maps[0].version == "0.4" else 3
 
 
 def units_of(level: Level, region: Region) -> Iterator[tuple[int, int]]:
@@ -160,8 +160,7 @@ def write(
                 chunk = whole[c].reshape(m.one(level.unit))
                 written[number][c].append(array.write(m.full(c, place, outer), chunk))
             total += values.nbytes
-    first = m.full(0, places[0], outer)
-    counts = m.full(len(m.channels), units.shape[:2], [1] * len(outer))
+    first, counts = m.box(region, plane)
     return [
         Units.of(f"{m.group}/{number}", first, counts, [one for channel in made for one in channel])
         for number, made in enumerate(written)

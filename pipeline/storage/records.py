@@ -17,10 +17,12 @@ import struct
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from io import BytesIO
 from itertools import product
 from math import prod
-from typing import Any
+from typing import Any, BinaryIO
 
 import msgpack
 import numpy as np
@@ -50,8 +52,11 @@ class Units:
         The place of the first unit and how many there are, along each axis of the array, in units.
     sizes, sums
         The stored bytes of each unit and their checksum, in C order; a unit of nothing but fill value has no bytes.
+        Both are empty for a map that is not stored, but only looked at.
     sight
         What was seen of the map's values in the box, where that is known.
+    found
+        What tables tell of the box, if there are any: as it was packed, and in `read` left out.
     """
 
     array: str
@@ -60,6 +65,7 @@ class Units:
     sizes: tuple[int, ...]
     sums: tuple[int, ...]
     sight: Sight | None = field(default=None, compare=False)
+    found: bytes | None = field(default=None, compare=False, repr=False)
 
     @classmethod
     def of(
@@ -82,12 +88,13 @@ class Units:
             len(self.sight.samples),
             self.sight.samples.astype("<f4").tobytes(),
         ]
-        return [self.array, self.first, self.counts, sizes, sums, seen]
+        found = [] if self.found is None else [self.found]
+        return [self.array, self.first, self.counts, sizes, sums, seen, *found]
 
     @classmethod
     def unpack(cls, packed: Sequence[Any]) -> "Units":
         """Return the record that `pack` made; raises `ValueError` where it is none."""
-        array, first, counts, sizes, sums, seen = packed
+        array, first, counts, sizes, sums, seen, *found = packed
         sight = None
         if seen:
             samples = np.frombuffer(seen[3], "<f4").astype(np.float32).reshape(seen[2], -1)
@@ -99,8 +106,10 @@ class Units:
             tuple(np.frombuffer(sizes, "<u8").tolist()),
             tuple(np.frombuffer(sums, "<u4").tolist()),
             sight,
+            *found,
         )
-        if not len(units.first) == len(units.counts) or not prod(units.counts) == len(units.sizes) == len(units.sums):
+        stored = prod(units.counts) if units.sizes or not found else 0
+        if not len(units.first) == len(units.counts) or not stored == len(units.sizes) == len(units.sums):
             raise ValueError("a record of another number of units than it says")
         return units
 
@@ -205,16 +214,35 @@ def _framed(plain: Any) -> bytes:
     return _HEAD.pack(len(payload), checksum(payload)) + payload
 
 
-def _frames(data: bytes) -> Iterator[Any]:
-    """Give the frames of a segment up to the first that is torn."""
-    at = 0
-    while at + _HEAD.size <= len(data):
-        length, expected = _HEAD.unpack_from(data, at)
-        payload = data[at + _HEAD.size : at + _HEAD.size + length]
+def frames_of(segment: BinaryIO) -> Iterator[Any]:
+    """Give the frames of a segment up to the first that is torn, one at a time."""
+    while len(head := segment.read(_HEAD.size)) == _HEAD.size:
+        length, expected = _HEAD.unpack(head)
+        payload = segment.read(length)
         if len(payload) < length or checksum(payload) != expected:
             return
         yield msgpack.unpackb(payload)
-        at += _HEAD.size + length
+
+
+@contextmanager
+def open_segment(store: Place, key: str) -> Iterator[BinaryIO]:
+    """Open a segment, empty where it is gone: a file as it is, an object at once, for it is of one flush."""
+    try:
+        segment: BinaryIO = (store.path / key).open("rb") if store.is_local else BytesIO(store.read(key) or b"")
+    except FileNotFoundError:
+        segment = BytesIO()
+    with segment:
+        yield segment
+
+
+def segments_of(store: Place, plan: str) -> Iterator[tuple[str, Mapping[str, Any], Iterator[Any], BinaryIO]]:
+    """Give the segments of a store that hold for a plan, in their order: key, header, and frames where they are."""
+    for key in sorted(store.list(FOLDER)):
+        with open_segment(store, key) as segment:
+            frames = frames_of(segment)
+            header = next(frames, None)
+            if isinstance(header, dict) and header.get("format") == 1 and header.get("plan") == plan:
+                yield key, header, frames, segment
 
 
 @dataclass
@@ -239,20 +267,21 @@ def read(store: Place, plan: str, *, doubt: bool = True) -> Records:
     Records of a boot that is over are left out where the data are not what they say, unless told not to doubt.
     """
     found = Records()
-    for key in sorted(store.list(FOLDER)):
-        frames = _frames(store.read(key) or b"")
-        header = next(frames, None)
-        if not isinstance(header, dict) or header.get("format") != 1 or header.get("plan") != plan:
-            continue
+    for _, header, frames, _ in segments_of(store, plan):
         doubtful = doubt and _is_over(header.get("boot"))
         for frame in frames:
             if isinstance(frame, dict):
                 found.events.append(frame)
                 continue
-            task = [Units.unpack(packed) for packed in frame]
+            task = [without_rows(Units.unpack(packed)) for packed in frame]
             if task and not (doubtful and any(not is_intact(store, units) for units in task)):
                 found.tasks.setdefault(task[0].array.partition("/")[0], []).append(task)
     return found
+
+
+def without_rows(units: Units) -> Units:
+    """Return a record that says whether something was found for tables, and not what."""
+    return units if units.found is None else replace(units, found=b"")
 
 
 def _is_over(named: Any) -> bool:
@@ -263,6 +292,8 @@ def _is_over(named: Any) -> bool:
 
 def keys(store: Place, units: Units) -> Iterator[str]:
     """Give the key of each write unit in the store, in the order of its record."""
+    if not units.sizes:
+        return
     array = zarr.open_array((store / units.array).store(), mode="r")
     for place in product(*(range(f, f + n) for f, n in zip(units.first, units.counts, strict=True))):
         yield f"{units.array}/{array.metadata.encode_chunk_key(place)}"

@@ -8,6 +8,7 @@ import zarr
 
 from pipeline.errors import HaloflowError, OutputError
 from pipeline.storage import lock, records
+from pipeline.storage.findings import TABLES
 from pipeline.storage.images import RESERVED
 from pipeline.storage.lock import look, refuse_if_held
 from pipeline.storage.place import METADATA, Place, Where
@@ -89,7 +90,7 @@ def clear(store: Place) -> None:
     """
     if not store.is_local:
         images = ((recorded(store) or {}).get("plan") or {}).get("images", ())
-        own = [records.FOLDER, *(f"{RESERVED}/{name}" for name in METADATA)]
+        own = [records.FOLDER, TABLES, *(f"{RESERVED}/{name}" for name in METADATA)]
         for name in (*(image["name"] for image in images), *own, *reversed(METADATA)):
             store.delete(name)
         return

@@ -1,0 +1,47 @@
+"""What every format of tables is: a writer of rows to a file, and a reader of them."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, BinaryIO
+
+from pipeline.tables.columns import Column
+
+Table = dict[str, list[Any]]
+"""The values of each column by its name; None for none."""
+
+
+class Writer(ABC):
+    """Writes a table to a file, some rows at a time. A new format is one new file in this folder with a subclass.
+
+    Parameters
+    ----------
+    file
+        Open for writing.
+    columns
+        Of the table.
+    about
+        What holds for all of it: ``crs``, where its coordinates lie on Earth, and what was asked for.
+    """
+
+    def __init__(self, file: BinaryIO, columns: Sequence[Column], about: Mapping[str, Any]) -> None:
+        self.file = file
+        self.columns = columns
+        self.about = about
+
+    @abstractmethod
+    def add(self, rows: Table) -> None:
+        """Write some rows."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Write what the file ends with; the file stays open."""
+
+    @staticmethod
+    @abstractmethod
+    def read(file: BinaryIO) -> Table:
+        """Return a table as it was written."""
+
+    @staticmethod
+    def check(crs: set[str]) -> None:
+        """Raise `OutputError` where a table whose images lie in these reference systems cannot be written."""
+        del crs

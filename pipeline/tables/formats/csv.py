@@ -1,0 +1,46 @@
+"""CSV: for everything else, and for napari, which takes it as points: their world coordinates are ``axis-0``, …"""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any, BinaryIO
+
+from pipeline.tables.columns import Column
+from pipeline.tables.formats.base import Table, Writer
+
+
+class Csv(Writer):
+    """CSV with a header; world coordinates come first, as napari names them (t, z, y, x: those there are)."""
+
+    def __init__(self, file: BinaryIO, columns: Sequence[Column], about: Mapping[str, Any]) -> None:
+        super().__init__(file, columns, about)
+        self._text = io.TextIOWrapper(file, "utf-8", newline="", write_through=True)
+        self._writer = csv.writer(self._text, lineterminator="\n")
+        axes = [column.name for column in columns if column.name.startswith("world_")]
+        self._names = [*axes, *(column.name for column in columns if column.name not in axes)]
+        self._writer.writerow([f"axis-{n}" if n < len(axes) else name for n, name in enumerate(self._names)])
+
+    def add(self, rows: Table) -> None:
+        """Write some rows."""
+        self._writer.writerows(zip(*(rows[name] for name in self._names), strict=True))
+
+    def close(self) -> None:
+        """Write what waits."""
+        self._text.detach()
+
+    @staticmethod
+    def read(file: BinaryIO) -> Table:
+        """Return a table as it was written, numbers as numbers."""
+        head, *rows = csv.reader(io.StringIO(file.read().decode()))
+        axes = [name for name in head if name.startswith("axis-")]
+        outer = [name for name in ("t", "z") if name in head]
+        world = dict(zip(axes, [f"world_{name}" for name in (*outer, "y", "x")], strict=True))
+        return {world.get(name, name): [_value(name, row[n]) for row in rows] for n, name in enumerate(head)}
+
+
+def _value(name: str, text: str) -> str | int | float | None:
+    if name in ("image", "feature"):
+        return text
+    if not text:
+        return None
+    return int(text) if name in ("t", "z", "map_y", "map_x") else float(text)

@@ -1,0 +1,70 @@
+"""Parquet, through pyarrow (the extra ``tables``): for pandas, Polars, DuckDB, Spark, R and QGIS."""
+
+import json
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from typing import Any, BinaryIO
+
+from pipeline.errors import OutputError
+from pipeline.tables.columns import Column
+from pipeline.tables.formats.base import Table, Writer
+
+TOGETHER = 2**16
+"""Rows of a group: whatever the tasks were, the file is the same."""
+
+
+def pyarrow() -> tuple[Any, Any]:
+    """Return the package and its part for Parquet; raises `OutputError` naming the extra where it is not installed."""
+    try:
+        return import_module("pyarrow"), import_module("pyarrow.parquet")
+    except ImportError:
+        raise OutputError("tables in Parquet need pyarrow: pip install 'haloflow[tables]'") from None
+
+
+class Parquet(Writer):
+    """Parquet, compressed by zstd; ``about`` stands in the schema's metadata under ``haloflow``."""
+
+    def __init__(self, file: BinaryIO, columns: Sequence[Column], about: Mapping[str, Any]) -> None:
+        super().__init__(file, columns, about)
+        arrow, parquet = pyarrow()
+        kinds = {
+            "text": arrow.string(),
+            "whole": arrow.int64(),
+            "float32": arrow.float32(),
+            "float64": arrow.float64(),
+            "counts": arrow.list_(arrow.int64()),
+        }
+        fields = [arrow.field(column.name, kinds[column.kind]) for column in columns]
+        self._schema = arrow.schema(fields, metadata={"haloflow": json.dumps(about, sort_keys=True)})
+        self._table = arrow.table
+        self._writer = parquet.ParquetWriter(file, self._schema, compression="zstd")
+        self._waiting: Table = {column.name: [] for column in columns}
+
+    def add(self, rows: Table) -> None:
+        """Write some rows, whole groups at a time."""
+        for name, values in self._waiting.items():
+            values.extend(rows[name])
+        count = len(next(iter(self._waiting.values())))
+        for start in range(0, count // TOGETHER * TOGETHER, TOGETHER):
+            self._write({name: values[start : start + TOGETHER] for name, values in self._waiting.items()})
+        self._waiting = {name: v[count // TOGETHER * TOGETHER :] for name, v in self._waiting.items()}
+
+    def close(self) -> None:
+        """Write the rows that wait, and the footer."""
+        self._write(self._waiting)
+        self._writer.close()
+
+    def _write(self, rows: Table) -> None:
+        self._writer.write_table(self._table(rows, schema=self._schema))
+
+    @staticmethod
+    def read(file: BinaryIO) -> Table:
+        """Return a table as it was written."""
+        table: Table = pyarrow()[1].read_table(file).to_pydict()
+        return table
+
+    @staticmethod
+    def check(crs: set[str]) -> None:
+        """Raise `OutputError` naming the extra where pyarrow is not installed."""
+        del crs
+        pyarrow()
