@@ -61,7 +61,8 @@ def finish(plan: Plan, failed: Collection[int]) -> list[dict[str, Any]]:
         for number, image in enumerate(plan.images):
             if number in failed:
                 continue
-            looked = [_Looked(plan.store, image, nth, found) for nth, kept in enumerate(image.made) if kept.watch]
+            order = sorted((kept.place, nth) for nth, kept in enumerate(image.made) if kept.watch)
+            looked = [_Looked(plan.store, image, nth, found) for _, nth in order]
             if missing := sum(one.missing for one in looked):
                 reason = f"{missing} write units have no record of what was found; go on with --resume"
                 failures.append({"image": image.source.path, "task": "tables", "reason": reason})
