@@ -1,8 +1,8 @@
 """From one image file to an OME-Zarr image: unit by unit, several at once, each recorded when it is done."""
 
 import os
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -10,13 +10,15 @@ from typing import Any, Literal
 from pipeline.describe import parse_size, size, times
 from pipeline.errors import InputError, OutputError
 from pipeline.ingesting.layout import Layout
-from pipeline.ingesting.records import Records
-from pipeline.ingesting.targets import source_of, target_of
+from pipeline.ingesting.records import Done, Records
+from pipeline.ingesting.targets import source_of, target_of, told_of, writing
 from pipeline.ingesting.work import Work
 from pipeline.pictures import open_picture
 from pipeline.pictures.base import Opening, reading
 from pipeline.sections import CODECS
 from pipeline.storage.codecs import Codec
+from pipeline.storage.images import RESERVED
+from pipeline.storage.lock import Lock, acquire
 from pipeline.storage.place import Place
 
 _FORMAT = 1
@@ -143,7 +145,7 @@ def ingest(
         is left of an ingest that was not resumed.
     OutputError
         The store exists already, or cannot be written, or the chunks or the compression are not possible, or
-        the ingest to resume was of another file or begun with other options.
+        the ingest to resume was of another file or begun with other options, or another process is at it.
     PlanError
         ``memory`` is not a number of bytes.
     """
@@ -164,15 +166,8 @@ def ingest(
             picture = stack.enter_context(open_picture(source, Opening(str(path), limit, pages)))
         layout = Layout.of(picture, wanted, grouped, Codec(compression, level), limit // 4)
         work = Work(str(path), str(store), place, picture, layout, Records(place), progress)
-        done = work.resume(told, _identity(source)) if told else work.begin(_identity(source))
-        if not (told and told.get("complete")):
-            most = max(1, limit // 3 // (3 * layout.unit_bytes + picture.held))
-            try:
-                work.do(done, min(workers or _cores(), most))
-            except InputError:
-                if not told:
-                    place.delete()
-                raise
+        most = max(1, limit // 3 // (3 * layout.unit_bytes + picture.held))
+        done = _done(work, told, _identity(source), min(workers or _cores(), most))
     return Ingested(
         store=str(store),
         axes=layout.axes,
@@ -186,6 +181,38 @@ def ingest(
         resumed=(len(done), layout.count),
         notes=picture.notes,
     )
+
+
+def _done(work: Work, told: dict[str, Any] | None, identity: dict[str, Any], workers: int) -> dict[int, Done]:
+    """Ingest what is not done, as the store's one owner, and return what was done already."""
+    if told and told.get("complete"):
+        return work.resume(told, identity)
+    if not told:
+        work.begin(identity)
+    try:
+        with _owned(work.place) as lock:
+            now = told_of(work.place) or {} if told else {}  # another may have gone on, and ended, since it was told
+            known = work.resume(now, identity) if told else {}
+            if not now.get("complete"):
+                work.do(known, workers, lock)
+    except InputError:
+        if not told:
+            work.place.delete()
+        raise
+    work.place.delete(RESERVED)  # the locks: nobody will own the store again
+    return known
+
+
+@contextmanager
+def _owned(place: Place) -> Iterator[Lock]:
+    """Own a store; raises `OutputError` that names the owner where another does."""
+    with writing(str(place)):
+        lock = acquire(place, "")
+    lock.begin(dict)
+    try:
+        yield lock
+    finally:
+        lock.release("ended")
 
 
 def _pair(name: str, value: int | tuple[int, int]) -> tuple[int, int]:

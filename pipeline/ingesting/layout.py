@@ -1,6 +1,6 @@
 """How an ingested image is stored, and the units of work it is cut into."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -114,8 +114,8 @@ class Layout:
         shape = [values.shape["cyx".index(axis)] if axis in "cyx" else 1 for axis in self.axes]
         array[index] = values.reshape(shape)
 
-    def create(self, place: Place) -> None:
-        """Make the empty array at a place.
+    def create(self, place: Place, attributes: Mapping[str, Any]) -> None:
+        """Make the empty array at a place, or give one that is there other attributes.
 
         Its metadata is made in memory and written from there: zarr would also write that of all groups above the place,
         up to the top of a bucket.
@@ -130,6 +130,7 @@ class Layout:
             compressors=Codec(self.compression, self.level).made(),
             fill_value=0,
             dimension_names=self.axes,
+            attributes=dict(attributes),
         )
         made = sync(store.get("zarr.json", default_buffer_prototype()))
         if made is not None:

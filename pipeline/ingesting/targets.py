@@ -8,6 +8,7 @@ from typing import Any
 
 from pipeline.errors import HaloflowError, InputError, OutputError
 from pipeline.pictures.base import reason
+from pipeline.storage.lock import refuse_if_held
 from pipeline.storage.place import Place
 from pipeline.storage.unfinished import INGEST
 
@@ -44,6 +45,11 @@ def source_of(path: str | Path) -> Path:
     return source.resolve()
 
 
+def told_of(place: Place) -> dict[str, Any] | None:
+    """Return what an ingested store says of its ingest; None where it says nothing."""
+    return _told(place.read("zarr.json") or b"")
+
+
 def target_of(place: Place, source: Path, *, overwrite: bool, resume: bool) -> tuple[Place, dict[str, Any] | None]:
     """Return where the image goes, and what is told by the ingest that is to go on there, if there is one.
 
@@ -64,6 +70,8 @@ def target_of(place: Place, source: Path, *, overwrite: bool, resume: bool) -> t
         raise OutputError(
             f"{store} exists and is not a Zarr store, so --overwrite will not delete it; name another place"
         )
+    with writing(store):
+        refuse_if_held(place, "")
     if overwrite:
         return place, None
     told = _told(head)

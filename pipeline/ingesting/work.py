@@ -18,9 +18,10 @@ from pipeline.ingesting.targets import writing
 from pipeline.pictures.base import Block, Picture, reading
 from pipeline.pixels import PixelScale
 from pipeline.storage.images import stem
+from pipeline.storage.lock import Lock
 from pipeline.storage.metadata import Placed, Window, describe
 from pipeline.storage.place import Place
-from pipeline.storage.unfinished import INGEST
+from pipeline.storage.unfinished import ARRAY, INGEST
 
 _FORMAT = 1
 
@@ -37,7 +38,7 @@ class Work:
     records: Records
     progress: Callable[[int, int], None] | None
 
-    def begin(self, identity: dict[str, Any]) -> dict[int, Done]:
+    def begin(self, identity: dict[str, Any]) -> None:
         """Make the store and its empty array, marked as unfinished; what stood there is removed."""
         mark = {"format": _FORMAT, **identity, "layout": self.layout.to_dict(), "complete": False}
         head = {"zarr_format": 3, "node_type": "group", "attributes": {INGEST: mark}}
@@ -45,8 +46,7 @@ class Work:
             self.place.delete()
             if not self.place.create("zarr.json", json.dumps(head).encode()):
                 raise OutputError(f"{self.store} was made meanwhile by another program; name another place")
-            self.layout.create(self.place / "0")
-        return {}
+            self.layout.create(self.place / ARRAY, {INGEST: mark})
 
     def resume(self, told: dict[str, Any], identity: dict[str, Any]) -> dict[int, Done]:
         """Return what is done, having checked that it is the same ingest."""
@@ -69,8 +69,8 @@ class Work:
             )
         self.layout = replace(self.layout, band=tuple(before["band"]))
         with writing(self.store):
-            if self.place.read("0/zarr.json") is None:
-                self.layout.create(self.place / "0")
+            if self.place.read(f"{ARRAY}/zarr.json") is None:
+                self.layout.create(self.place / ARRAY, {INGEST: told})
             if self.place.is_local:  # what a killed writer left: zarr writes these and renames them
                 for stray in self.place.path.rglob("*.partial"):
                     stray.unlink(missing_ok=True)
@@ -78,11 +78,11 @@ class Work:
                 return {number: Done(number) for number in range(self.layout.count)}
             return {number: done for number, done in self.records.load().items() if number < self.layout.count}
 
-    def do(self, known: dict[int, Done], workers: int) -> None:
-        """Do what is not done, and finish the store."""
+    def do(self, known: dict[int, Done], workers: int, lock: Lock) -> None:
+        """Do what is not done, and finish the store; raises `RunError` where another has taken the store over."""
         done, total = dict(known), self.layout.count
         with writing(self.store):
-            array = self.layout.open(self.place / "0")
+            array = self.layout.open(self.place / ARRAY)
         todo = ((n, block) for n, block in enumerate(self.layout.units()) if n not in known)
         advice = "; once that is mended, give --resume to go on"
         pool, running = ThreadPoolExecutor(workers, "ingest"), set[Future[Done]]()
@@ -98,7 +98,7 @@ class Work:
         try:
             while True:
                 for number, block in islice(todo, 2 * workers - len(running)):
-                    running.add(pool.submit(self._unit, array, number, block, advice))
+                    running.add(pool.submit(self._unit, array, number, block, advice, lock))
                 if not running:
                     break
                 ended, running = wait(running, return_when=FIRST_COMPLETED)
@@ -116,9 +116,12 @@ class Work:
             raise
         pool.shutdown()
         with writing(self.store, advice):
+            lock.check()
             self._mark(done)
 
-    def _unit(self, array: Any, number: int, block: Block, advice: str) -> Done:
+    def _unit(self, array: Any, number: int, block: Block, advice: str, lock: Lock) -> Done:
+        if lock.lost:
+            lock.check()
         with reading(self.path):
             values = self.picture.read(block)
         with writing(self.store, advice):
@@ -139,7 +142,7 @@ class Work:
             [(axis, picture.units.get(axis)) for axis in layout.axes],
             [
                 Placed(
-                    "0",
+                    ARRAY,
                     tuple(picture.scale.get(axis, 1.0) for axis in layout.axes),
                     tuple(picture.translation.get(axis, 0.0) for axis in layout.axes),
                 )
@@ -147,6 +150,7 @@ class Work:
             picture.channels,
             [Window.of(low, high)] * len(picture.channels),
         )
+        layout.create(self.place / ARRAY, {})
         group: Any = zarr.open_group(self.place.store(), mode="r+")
         mark = {**group.attrs[INGEST], "complete": True}
         group.attrs.update({**ome, **picture.attributes, INGEST: mark})

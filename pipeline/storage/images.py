@@ -17,7 +17,7 @@ from pipeline.storage.identity import digest
 from pipeline.storage.ome import Level, is_image, read_level
 from pipeline.storage.place import METADATA, Place, Where
 from pipeline.storage.source import Outer, Source
-from pipeline.storage.unfinished import refuse_unfinished
+from pipeline.storage.unfinished import ARRAY, refuse_unfinished
 
 RESERVED = "_haloflow"
 """The one name in an output store that is the run's own."""
@@ -92,6 +92,7 @@ def _open_image(place: Place, level: int, key: str) -> Source:
     node, attributes = _open(place)
     if isinstance(node, zarr.Group):
         return _from_group(place, attributes, level, key)
+    refuse_unfinished(path.removesuffix(f"/{ARRAY}"), attributes)
     if level:
         raise InputError(f"{path}: {key} is {level}, but this is a plain array: it has no levels")
     names = _dimension_names(node, attributes)

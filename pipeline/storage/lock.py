@@ -108,8 +108,12 @@ def look(store: Place) -> Held | None:
     return Held(owner, beat)
 
 
-def refuse_if_held(store: Place, *, watch: bool = False) -> None:
-    """Raise `OutputError` that names the owner where one holds the store."""
+KEY = "output.store: "
+"""What names a run's store in its config, before an error."""
+
+
+def refuse_if_held(store: Place, key: str = KEY, *, watch: bool = False) -> None:
+    """Raise `OutputError` that names the owner where one holds the store; ``key`` stands before the words."""
     held = look(store)
     if held is None:
         return
@@ -122,7 +126,7 @@ def refuse_if_held(store: Place, *, watch: bool = False) -> None:
             alive = True if now != held else None
     if alive:
         raise OutputError(
-            f"output.store: {store} is being written by {held.owner}; wait for it or stop it, or name another store"
+            f"{key}{store} is being written by {held.owner}; wait for it or stop it, or name another store"
         )
 
 
@@ -175,9 +179,9 @@ class Lock:
         self.store.write(_beat(self.counter), json.dumps({**beat, "time": time.time()}).encode())
 
 
-def acquire(store: Place) -> Lock:
+def acquire(store: Place, key: str = KEY) -> Lock:
     """Take a store; raises `OutputError` that names the owner where another holds it, or takes it at this moment."""
-    refuse_if_held(store, watch=True)
+    refuse_if_held(store, key, watch=True)
     before = look(store)
     host, started = boot()
     owner = Owner(
@@ -194,7 +198,7 @@ def acquire(store: Place) -> Lock:
     now = look(store)
     if not made or now is None or now.owner != owner:
         by = f" by {now.owner}" if now else ""
-        raise OutputError(f"output.store: {store} has just been taken{by}; wait for it or stop it, or name another")
+        raise OutputError(f"{key}{store} has just been taken{by}; wait for it or stop it, or name another")
     return Lock(store, owner)
 
 

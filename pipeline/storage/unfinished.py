@@ -7,9 +7,12 @@ from pipeline.errors import InputError
 INGEST = "_haloflow_ingest"
 """The attribute of an ingested image, and, until it is whole, the name below which the records lie."""
 
+ARRAY = "0"
+"""Where in an ingested image its array lies."""
+
 
 def refuse_unfinished(path: str, attributes: dict[str, Any]) -> None:
-    """Raise `InputError` where a group's attributes say that its ingest is not finished."""
+    """Raise `InputError` where the attributes of an ingested group, or of its array, say that it is not finished."""
     told = attributes.get(INGEST)
     if isinstance(told, dict) and not told.get("complete"):
         raise InputError(
