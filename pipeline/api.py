@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -10,6 +11,7 @@ from pipeline.describe import parse_size
 from pipeline.errors import HaloflowError, PlaceError
 from pipeline.execute import running
 from pipeline.execute.report import Report
+from pipeline.execute.watching import Event
 from pipeline.job import Job
 from pipeline.planner import plan_image
 from pipeline.planning import ImagePlan, Plan
@@ -89,7 +91,8 @@ def run(
     *,
     overwrite: bool = False,
     resume: bool = False,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[Event], None] | None = None,
+    performance_report: str | Path | None = None,
 ) -> Report:
     """Do what a plan says.
 
@@ -107,7 +110,10 @@ def run(
     resume
         Go on with the output store if an earlier run of ours stands there: make only what it has no record of.
     progress
-        Called with the number of tasks ended and of all tasks, after each.
+        Called with the events of `pipeline.execute.watching`, as they come: when the work begins, after each task, and
+        so on.
+    performance_report
+        A file for Dask's report (HTML) on how the workers spent their time; needs the extra ``dashboard``.
 
     Returns
     -------
@@ -121,4 +127,12 @@ def run(
         begun with another config or input; `ClusterError` where there is no such cluster, or its workers have other
         versions; `RunError` where the cluster is lost.
     """
-    return running.run(plan, cluster, workers, overwrite=overwrite, resume=resume, progress=progress)
+    return running.run(
+        plan,
+        cluster,
+        workers,
+        overwrite=overwrite,
+        resume=resume,
+        progress=progress,
+        performance_report=performance_report,
+    )

@@ -69,7 +69,7 @@ def test_a_run_verified_and_described(small: Path, haloflow: Call) -> None:
     for word in ("match", "pool", "numba", "halo", "receptive field", "tasks", "bytes", "worker"):
         assert word in out
     code, out, _ = haloflow("run", "config.yaml", "--cluster", "serial", "--json")
-    report = json.loads(out)
+    report = json.loads(out.splitlines()[-1])
     assert (code, report["complete"], report["failures"]) == (0, True, [])
     assert report["bytes_written"] == 19 * 18 * 4
     code, out, _ = haloflow("verify", "config.yaml", "--json")
@@ -123,7 +123,7 @@ def test_a_failed_task_is_named_and_the_rest_completes(
     complete = zarr.open_array("maps.zarr/image/pool/0", mode="r")[:]
     (small / "image.zarr/c/0/2/2").write_bytes(b"not a chunk")
     code, out, err = haloflow("run", "config.yaml", "--cluster", "serial", "--overwrite", "--json")
-    report = json.loads(out)
+    report = json.loads(out.splitlines()[-1])
     assert code == 3
     assert "failed" in err
     assert not report["complete"]

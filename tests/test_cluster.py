@@ -21,6 +21,7 @@ import pipeline
 from pipeline.errors import ClusterError, InputError
 from pipeline.execute import cluster
 from pipeline.execute.task import Done, Failed
+from pipeline.execute.watching import Progress
 from pipeline.storage.place import Place
 from pipeline.storage.records import Segments
 from tests.conftest import ROOT
@@ -57,11 +58,10 @@ def test_blue_marble_equals_the_whole_image(job: pipeline.Job, whole: dict[str, 
     plan = pipeline.plan(job)
     assert plan.tasks >= 6
     seen = []
-    report = pipeline.run(
-        plan, kind, workers=2, overwrite=True, progress=lambda done, total: seen.append((done, total))
-    )
+    report = pipeline.run(plan, kind, workers=2, overwrite=True, progress=seen.append)
     assert report.complete
-    assert seen == [(n + 1, plan.tasks) for n in range(plan.tasks)]
+    told = [(event.done, event.tasks) for event in seen if isinstance(event, Progress)]
+    assert told == [(n + 1, plan.tasks) for n in range(plan.tasks)]
     assert type(report) is pipeline.Report
     root = zarr.open_group(plan.store.store(), mode="r")
     for layer, expected in whole.items():

@@ -20,7 +20,7 @@ Call = Callable[..., tuple[int, str, str]]
 
 
 def report(out: str) -> dict:
-    return json.loads(out)
+    return json.loads(out.splitlines()[-1])
 
 
 def test_a_bad_image_of_several_fails_alone_and_resume_does_only_it(small: Path, haloflow: Call) -> None:

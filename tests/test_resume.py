@@ -54,7 +54,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def report(out: str) -> dict:
-    return json.loads(out.splitlines()[-1] if out.count("\n") == 1 else out)
+    return json.loads(out.splitlines()[-1])
 
 
 def test_a_run_that_is_complete_has_a_record_of_every_unit_and_resumes_to_nothing(

@@ -5,7 +5,8 @@ import logging
 
 import click
 
-from pipeline.commands.common import load, options, progress_bar, show, told_in_a_line
+from pipeline.commands.common import load, options, show, told_in_a_line
+from pipeline.commands.progress import shown
 from pipeline.errors import RunError
 
 
@@ -19,11 +20,17 @@ from pipeline.errors import RunError
     help="Where to run: a process a worker, threads, one task after another, a scheduler, or what a YAML file says.",
 )
 @click.option("--workers", type=click.IntRange(1), help="How many workers. [default: one a core]")
+@click.option(
+    "--performance-report",
+    metavar="FILE.html",
+    help="Write Dask's report on how the workers spent their time. [extra: dashboard]",
+)
 @options("memory", "kernel", "resume", "overwrite", "set", "storage", "json", "quiet")
 def run(
     config: str,
     cluster: str,
     workers: int | None,
+    performance_report: str | None,
     memory: str | None,
     kernel: str | None,
     resume: bool,
@@ -32,7 +39,14 @@ def run(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Run a CONFIG: read the images, make the maps, write the output store."""
+    """Run a CONFIG: read the images, make the maps, write the output store.
+
+    With --json standard output has an event a line, each with its name under "event": "started" (store, images,
+    cluster, workers, dashboard), "progress" once a second (tasks, done, failed, images, images_done, pixels,
+    bytes_read, bytes_written, retries, seconds, seconds_left, megapixels_per_second), "task failed" (image, task,
+    reason), "image done" (image, failed), and "finished", the last, which is the report. A run that is refused has
+    none of them, and one that is interrupted no "finished".
+    """
     import pipeline
     from pipeline.clusters import manager
 
@@ -42,9 +56,17 @@ def run(
     planned = pipeline.plan(job, memory=memory, kernel=kernel)
     # What the cluster logs of a lost worker or scheduler is told by the outcome, in one line.
     logging.disable(logging.CRITICAL)
-    with told_in_a_line(), progress_bar(str(planned.store), "tasks", quiet=quiet or as_json) as progress:
-        report = pipeline.run(planned, cluster, workers, overwrite=overwrite, resume=resume, progress=progress)
-    show(report, as_json=as_json, quiet=quiet)
+    with told_in_a_line(), shown(as_json=as_json, quiet=quiet) as progress:
+        report = pipeline.run(
+            planned,
+            cluster,
+            workers,
+            overwrite=overwrite,
+            resume=resume,
+            progress=progress,
+            performance_report=performance_report,
+        )
+    show(report, as_json=False, quiet=quiet or as_json)
     if not report.complete:
         raise RunError(
             f"{len(report.failures)} failed, of {report.tasks} tasks; the rest is complete: again with --resume"

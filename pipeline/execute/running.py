@@ -6,17 +6,22 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from pipeline.clusters import manager
 from pipeline.clusters.base import Manager
 from pipeline.errors import InputError, OutputError, RunError
 from pipeline.execute import cluster as dask_executor
+from pipeline.execute import crew as crews
 from pipeline.execute import pyramids, serial, tables
+from pipeline.execute.crew import Crew
 from pipeline.execute.interrupts import Interrupts
 from pipeline.execute.remaining import planned_units, remaining
 from pipeline.execute.report import Report
+from pipeline.execute.runfile import RunFile
 from pipeline.execute.task import Done, Failed, Outcome
+from pipeline.execute.watching import Event, Watch
 from pipeline.planning import ImagePlan, Plan
 from pipeline.storage import output, records, target
 from pipeline.storage.identity import differences, digest
@@ -26,18 +31,26 @@ from pipeline.storage.place import Place
 from pipeline.storage.records import Records, Segment, Segments
 from pipeline.storage.windows import Sights
 
-Progress = Callable[[int, int], None]
 Execute = Callable[..., Iterator[Outcome]]
 """Of what is to run, of segments, and of a function that says when to stop, if any."""
 
 
 def run(
-    plan: Plan, cluster: str, workers: int | None, *, overwrite: bool, resume: bool, progress: Progress | None
+    plan: Plan,
+    cluster: str,
+    workers: int | None,
+    *,
+    overwrite: bool,
+    resume: bool,
+    progress: Callable[[Event], None] | None,
+    performance_report: str | Path | None,
 ) -> Report:
     """Do what a plan says: see `pipeline.run`."""
     if overwrite and resume:
         raise OutputError("--overwrite begins anew and --resume goes on: give one of them")
     where = None if cluster == "serial" else manager(cluster)
+    crews.check(performance_report, cluster)
+    told: RunFile | None = None
     target.check(plan.store, plan.reads, overwrite=overwrite, resume=resume)
     seen = look(plan.store)
     fresh = not target.exists(plan.store)
@@ -55,7 +68,7 @@ def run(
             f"output.store: another run has just written {plan.store}; see 'haloflow status {plan.store}'"
         )
     try:
-        with _executor(where, workers, plan.memory) as execute:
+        with _executor(where, workers, plan.memory, performance_report) as (execute, crew):
             state = "interrupted"
             maps = [kept.array for image in plan.images for kept in image.kept]
             if before is None:
@@ -66,9 +79,15 @@ def run(
                 output.reopen(plan.store)
                 output.add(plan.store, maps)
             whole = before is not None and before.get("complete") is True
-            report = _Run(plan, lock, found, cluster, progress).go(execute, whole=whole)
+            images = len(plan.images) + len(plan.bad)
+            told, watch = RunFile(plan, images, cluster, crew), Watch(progress)
+            watch.start(str(plan.store), images, cluster, crew.workers, crew.dashboard)
+            report = _Run(plan, lock, found, cluster, watch, told).go(execute, whole=whole)
         state = "complete" if report.complete else "failed"
+        watch.end(report)
     finally:
+        if told and state == "interrupted" and not lock.lost:
+            told.break_off()
         lock.release(state)
         if state == "refused" and fresh:
             # In a bucket others may have put things below the same name.
@@ -77,12 +96,14 @@ def run(
 
 
 @contextmanager
-def _executor(where: Manager | None, workers: int | None, memory: int) -> Iterator[Execute]:
+def _executor(
+    where: Manager | None, workers: int | None, memory: int, file: str | Path | None
+) -> Iterator[tuple[Execute, Crew]]:
     if where is None:
-        yield serial.run
+        yield serial.run, Crew(1, None)
         return
-    with where.connect(workers, memory) as client:
-        yield lambda plan, segments, *stop: dask_executor.run(plan, client, segments, *stop)
+    with where.connect(workers, memory) as client, crews.reported(client, file):
+        yield lambda plan, segments, *stop: dask_executor.run(plan, client, segments, *stop), Crew.of(client)
 
 
 def _record(plan: Plan) -> dict[str, Any]:
@@ -120,12 +141,15 @@ def _found(plan: Plan, before: Mapping[str, Any]) -> Records:
 class _Run:
     """One run, of which this process owns the store."""
 
-    def __init__(self, plan: Plan, lock: Lock, found: Records, cluster: str, progress: Progress | None) -> None:
+    def __init__(self, plan: Plan, lock: Lock, found: Records, cluster: str, watch: Watch, told: RunFile) -> None:
         self.plan = plan
         self.lock = lock
         self.found = found
         self.cluster = cluster
-        self.progress = progress
+        self.watch = watch
+        self.told = told
+        self.left: list[int] = []
+        """Of each image, its tasks that have not ended."""
         self.segments = Segments(plan.store, digest(plan.identity), lock.counter)
         self.journal: Segment = self.segments.begin()
         self.sights = Sights()
@@ -138,6 +162,13 @@ class _Run:
         """Run all that is not recorded, and end with the mark; of a store that was ``whole`` nothing is made again."""
         left = tuple(self._begin(image) for image in self.plan.images)
         self.resumed = self.done = self.plan.tasks - sum(len(image.blocks) for image in left)
+        self.left = [len(image.blocks) for image in left]
+        for number, tasks in enumerate(self.left):
+            if not tasks:
+                self._ended(number)
+        for path, reason in self.plan.bad:
+            self.watch.failed(path, "all", reason)
+            self.watch.image_done(path, 1)
         self.lock.begin(self._news)
         if any(image.blocks for image in left):
             with Interrupts() as interrupts:
@@ -172,8 +203,24 @@ class _Run:
                 self.sights.add(kept.array, sight)
         else:
             self.failures.append(outcome)
-        if self.progress:
-            self.progress(self.done + len(self.failures), self.plan.tasks)
+            self.watch.failed(**self._failure(outcome))
+        self.watch.take(outcome, _pixels(self.plan.images[outcome.image]) / len(self.plan.images[outcome.image].blocks))
+        self.left[outcome.image] -= 1
+        if not self.left[outcome.image]:
+            self._ended(outcome.image)
+        self.watch.progress(self.plan.tasks, self.done, len(self.failures))
+
+    def _ended(self, number: int) -> None:
+        failed = sum(failure.image == number for failure in self.failures)
+        self.watch.image_done(self.plan.images[number].source.path, failed)
+
+    def _failure(self, failed: Failed) -> dict[str, Any]:
+        image = self.plan.images[failed.image]
+        return {
+            "image": image.source.path,
+            "task": f"{failed.block} at {image.where(failed.block)}",
+            "reason": failed.reason,
+        }
 
     def _news(self) -> dict[str, Any]:
         """Return what signs of life tell besides."""
@@ -186,26 +233,21 @@ class _Run:
         self.journal.close(sync=True)
         record = {**_record(self.plan), "report": report.to_dict(), "complete": report.complete}
         maps = [kept.array for image in self.plan.images for kept in image.kept]
+        self.told.end(report)
         output.finish(self.plan.store, {m: self.sights.windows(m) for m in maps}, record)
         return report
 
     def _report(self, unfinished: list[dict[str, Any]]) -> Report:
         plan = self.plan
-        failures = [
-            {
-                "image": plan.images[f.image].source.path,
-                "task": f"{f.block} at {plan.images[f.image].where(f.block)}",
-                "reason": f.reason,
-            }
-            for f in sorted(self.failures, key=lambda f: (f.image, f.block))
-        ]
-        failures += unfinished
+        failures = [self._failure(f) for f in sorted(self.failures, key=lambda f: (f.image, f.block))]
         failures += [{"image": path, "task": "all", "reason": reason} for path, reason in plan.bad]
-        failures += [
+        late = unfinished + [
             {"image": image.source.path, "task": "all", "reason": "changed while the run read it"}
             for image, place in zip(plan.images, plan.reads, strict=False)
             if _has_changed(image, place)
         ]
+        for failure in late:
+            self.watch.failed(**failure)
         return Report(
             store=str(plan.store),
             images=len(plan.images) + len(plan.bad),
@@ -213,14 +255,18 @@ class _Run:
             done=self.done,
             resumed=self.resumed,
             seconds=round(time.perf_counter() - self.clock, 3),
-            pixels=sum(image.source.planes * image.extents[0][0] * image.extents[0][1] for image in plan.images),
+            pixels=sum(map(_pixels, plan.images)),
             bytes_read=self.bytes[0],
             bytes_written=self.bytes[1],
             cluster=self.cluster,
             started=self.started,
-            failures=tuple(failures),
+            failures=(*failures, *late),
             tables=tuple(tables.paths(plan)),
         )
+
+
+def _pixels(image: ImagePlan) -> int:
+    return image.source.planes * image.extents[0][0] * image.extents[0][1]
 
 
 def _has_changed(image: ImagePlan, place: Place) -> bool:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from itertools import takewhile
 
 import zarr
@@ -37,8 +38,8 @@ def attempt(plan: ImagePlan | LevelPlan, image: int, block: int, cache: ChunkCac
     left = RETRIES
     while True:
         try:
-            return run_task(plan, image, block, cache, segment)
+            return replace(run_task(plan, image, block, cache, segment), retries=RETRIES - left)
         except Exception as error:  # noqa: BLE001 - whatever a task raises, the others go on
             if not left:
-                return Failed(image, block, explain(error))
+                return Failed(image, block, explain(error), RETRIES)
             left -= 1

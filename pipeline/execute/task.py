@@ -24,6 +24,8 @@ class Done:
     bytes_written: int
     sights: tuple[Sight, ...]
     """What there is to see of each kept map in this block."""
+    retries: int = 0
+    """Times it was run again, since it had raised an error."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class Failed:
     image: int
     block: int
     reason: str
+    retries: int = 0
 
 
 Outcome = Done | Failed

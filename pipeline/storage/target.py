@@ -13,6 +13,9 @@ from pipeline.storage.images import RESERVED
 from pipeline.storage.lock import look, refuse_if_held
 from pipeline.storage.place import METADATA, Place, Where
 
+RUN = f"{RESERVED}/run.json"
+"""What a store keeps of its latest run for people to read."""
+
 
 def check(store: Where, inputs: Sequence[Where], *, overwrite: bool = False, resume: bool = False) -> None:
     """Refuse a target that exists, is not ours to go on with, is held by another run, or overlaps an input.
@@ -90,7 +93,7 @@ def clear(store: Place) -> None:
     """
     if not store.is_local:
         images = ((recorded(store) or {}).get("plan") or {}).get("images", ())
-        own = [records.FOLDER, TABLES, *(f"{RESERVED}/{name}" for name in METADATA)]
+        own = [records.FOLDER, TABLES, RUN, *(f"{RESERVED}/{name}" for name in METADATA)]
         for name in (*(image["name"] for image in images), *own, *reversed(METADATA)):
             store.delete(name)
         return
