@@ -92,7 +92,9 @@ def test_a_run_in_a_bucket_gives_the_bits_of_a_local_one_in_few_requests(
     proxy.requests.clear()
     workers = {"workers": 2} if cluster == "local" else {}
     config = a_config(f"s3://{bucket}/image.zarr", f"s3://{bucket}/out.zarr")
-    report = run(config, options(proxy, backend), cluster, **workers)
+    plan = pipeline.plan(pipeline.load(config, storage_options=options(proxy, backend)))
+    assert max(Counter((r.method, r.path) for r in proxy.requests).values()) == 1  # nothing is asked twice
+    report = pipeline.run(plan, cluster=cluster, **workers)
     assert report.complete
     assert len(proxy.lists) <= 1, proxy.lists
     reads = [r for r in proxy.requests if r.method == "GET" and "/image.zarr/" in r.path and r.status == 200]

@@ -73,17 +73,21 @@ def stem(path: str) -> str:
 
 def open_image(where: Where, level: int = 0, key: str = "level") -> Source:
     """Return the source for one place: a plain array, or a level of an OME-Zarr image; ``key`` is what chose it."""
-    source = _open_image(Place.of(where), level, key)
-    return replace(source, digest=digest_of(source, Place.of(where)))
+    source, nodes = _open_image(Place.of(where), level, key)
+    return replace(source, digest=_digest(nodes))
 
 
 def digest_of(source: Source, place: Place) -> str:
     """Return a name for an image's metadata as they are now: those of its array, and of the image around it."""
-    nodes = [_open(at)[0] for at in dict.fromkeys((place, source.array))]
+    return _digest([_open(at)[0] for at in dict.fromkeys((place, source.array))])
+
+
+def _digest(nodes: Sequence[Any]) -> str:
     return digest([node.metadata.to_dict() for node in nodes])
 
 
-def _open_image(place: Place, level: int, key: str) -> Source:
+def _open_image(place: Place, level: int, key: str) -> tuple[Source, Sequence[Any]]:
+    """Return an image, and the nodes that describe it: its array, and before it the group around it."""
     path = str(place)
     if place.is_local and not place.exists():
         raise InputError(f"{path}: there is no such image")
@@ -91,13 +95,14 @@ def _open_image(place: Place, level: int, key: str) -> Source:
         raise InputError(f"{path}: is not a Zarr image; turn it into one with 'haloflow ingest {path} NAME.zarr'")
     node, attributes = _open(place)
     if isinstance(node, zarr.Group):
-        return _from_group(place, attributes, level, key)
+        source, array = _from_group(place, attributes, level, key)
+        return source, (node, array)
     refuse_unfinished(path.removesuffix(f"/{ARRAY}"), attributes)
     if level:
         raise InputError(f"{path}: {key} is {level}, but this is a plain array: it has no levels")
     names = _dimension_names(node, attributes)
     axes = names if names and {"y", "x"} <= set(names) else ("c", "y", "x")[-node.ndim :]
-    return _source(path, place, node, axes)
+    return _source(path, place, node, axes), (node,)
 
 
 def _open(place: Place) -> tuple[Any, dict[str, Any]]:
@@ -114,7 +119,7 @@ def _open(place: Place) -> tuple[Any, dict[str, Any]]:
         raise InputError(f"{place}: is not a Zarr image, or its metadata is damaged: {reason}") from None
 
 
-def _from_group(place: Place, attributes: dict[str, Any], level: int, key: str) -> Source:
+def _from_group(place: Place, attributes: dict[str, Any], level: int, key: str) -> tuple[Source, Any]:
     path = str(place)
     refuse_unfinished(path, attributes)
     if not is_image(attributes):
@@ -130,7 +135,7 @@ def _from_group(place: Place, attributes: dict[str, Any], level: int, key: str) 
         raise InputError(f"{inner}: the metadata of {path} names it as an array, and it is a group")
     if array.ndim != len(found.axes):
         raise InputError(f"{inner}: has {array.ndim} axes, the metadata of {path} names {len(found.axes)}")
-    return replace(_source(path, inner, array, found.axes, found), geo=read_geo(attributes))
+    return replace(_source(path, inner, array, found.axes, found), geo=read_geo(attributes)), array
 
 
 def _dimension_names(array: Any, attributes: dict[str, Any]) -> tuple[str, ...] | None:
@@ -177,6 +182,7 @@ def _source(
         axes=axes,
         shape=array.shape,
         grain=array.chunks,
+        unit=array.shards or array.chunks,
         channels=labels if labels and len(labels) == count else tuple(map(str, range(count))),
         picks=tuple(range(count)),
         extents=(shape["y"], shape["x"]),

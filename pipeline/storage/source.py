@@ -59,9 +59,9 @@ class Source:
         What the user wrote, or the glob found.
     array
         The place of the Zarr array.
-    axes, shape, grain
-        Of the array: the names of its axes, and along each its pixels and those of a chunk, the least that can be
-        decoded.
+    axes, shape, grain, unit
+        Of the array: the names of its axes, and along each its pixels, those of a chunk, the least that can be decoded,
+        and those of what is stored as one object: a shard where there are shards, else a chunk.
     channels, picks
         The names of the channels, and the place of each in the array.
     extents, offset
@@ -86,6 +86,7 @@ class Source:
     axes: tuple[str, ...]
     shape: tuple[int, ...]
     grain: tuple[int, ...]
+    unit: tuple[int, ...]
     channels: tuple[str, ...]
     picks: tuple[int, ...]
     extents: tuple[int, int]

@@ -3,10 +3,6 @@
 from collections.abc import Mapping, Sequence
 from itertools import product
 from math import prod
-from typing import Any
-
-import zarr
-from zarr.core.sync import sync
 
 from pipeline.geometry import Interval, Region, intersect, is_empty
 from pipeline.storage.source import Source
@@ -26,18 +22,16 @@ def stored_chunks(source: Source) -> Stored | None:
 
     One listing of the array's keys; a key of any form ends with the chunk's place along each axis.
     """
-    array = zarr.open_array(source.array.store(), mode="r")
-    sizes = array.shards or array.chunks
     ends = zip(_region(source), unit(source), strict=True)
     full = source.planes * prod(-(-i.stop // u) - i.start // u for i, u in ends)
     if not source.array.is_listed or (not source.array.is_local and full > MOST_AFAR):
         return None
-    places = sync(_list(array))
+    places = _places(source)
     if places is None:
         return None
     found: dict[int, set[tuple[int, int]]] = {}
     for place in places:
-        box = {axis: Interval(p * n, (p + 1) * n) for axis, p, n in zip(source.axes, place, sizes, strict=True)}
+        box = {axis: Interval(p * n, (p + 1) * n) for axis, p, n in zip(source.axes, place, source.unit, strict=True)}
         at = place[source.axes.index("y")], place[source.axes.index("x")]
         for plane in _planes(source, box):
             found.setdefault(plane, set()).add(at)
@@ -67,18 +61,15 @@ def _planes(source: Source, box: Mapping[str, Interval]) -> Sequence[int]:
 
 def unit(source: Source) -> tuple[int, int]:
     """Return the pixels (y, x) of what is stored as one object: a shard where there are shards, else a chunk."""
-    array = zarr.open_array(source.array.store(), mode="r")
-    sizes = array.shards or array.chunks
-    return sizes[source.axes.index("y")], sizes[source.axes.index("x")]
+    return source.along("y", source.unit), source.along("x", source.unit)
 
 
-async def _list(array: Any) -> list[tuple[int, ...]] | None:
+def _places(source: Source) -> list[tuple[int, ...]] | None:
     """Return the places of all stored objects, or None where there are too many."""
     found: list[tuple[int, ...]] = []
-    prefix = array.store_path.path
-    async for key in array.store_path.store.list_prefix(f"{prefix}/" if prefix else ""):
-        parts = key.removeprefix(prefix).replace(".", "/").split("/")[-array.ndim :]
-        if len(parts) == array.ndim and all(part.isdecimal() for part in parts):
+    for key in source.array.list():
+        parts = key.replace(".", "/").split("/")[-len(source.axes) :]
+        if len(parts) == len(source.axes) and all(part.isdecimal() for part in parts):
             found.append(tuple(map(int, parts)))
             if len(found) > MOST:
                 return None
