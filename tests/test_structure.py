@@ -27,7 +27,7 @@ ORDER = [
     {"planner"},
     {"execute", "labelled"},
     {"job", "inspection", "status"},
-    {"api", "levels"},
+    {"api", "levels", "tabled"},
     {"verification", "sheet", "viewing"},
     {"commands"},
     {"cli"},

@@ -1,0 +1,250 @@
+"""Tables as files: what other programs read, what is refused before any work, and what verify finds in them."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+import zarr
+
+import pipeline
+from pipeline.errors import OutputError
+from pipeline.storage.geo import Geo
+from pipeline.storage.metadata import Placed, Window, describe
+from pipeline.tables.formats import FORMATS
+from tests.buckets import KEYS, client, s3_server
+
+Call = Callable[..., tuple[int, str, str]]
+CUT = ["--cluster", "serial", "--overwrite"]
+ASKED = {"layer": "match", "threshold": 0.3, "distance": 4, "refine": True}
+TABLES = Path("maps.zarr/_haloflow/tables")
+
+
+def asking(config: Path, **output: Any) -> None:
+    told = yaml.safe_load(config.read_text())
+    told["output"] = {**told["output"], **output}
+    config.write_text(yaml.safe_dump(told, sort_keys=False))
+
+
+@pytest.fixture
+def asked(small: Path) -> Path:
+    """The small project, whose config asks for detections and summaries and no maps."""
+    asking(small / "config.yaml", detections=ASKED, summaries={"layers": "match", "over": 0.25})
+    return small
+
+
+def test_every_format_has_the_same_rows(asked: Path, haloflow: Call) -> None:
+    for form in ("parquet", "csv", "geojson"):
+        code, out, err = haloflow("run", "config.yaml", *CUT, "--set", f"output.detections.format={form}")
+        assert code == 0, err
+        assert f"table: {TABLES}/detections.{form}" in out
+        assert sorted(p.name for p in TABLES.iterdir()) == sorted([f"detections.{form}", "summaries.parquet"])
+        if form == "parquet":
+            table = pd.read_parquet(TABLES / "detections.parquet")
+            assert table.columns.tolist() == (
+                "image feature score y x world_y world_x map_y map_x".split()  # noqa: SIM905 - as words
+            )
+            assert table["score"].dtype == np.float32
+            assert len(table) > 10
+            about = json.loads(pq.read_schema(TABLES / "detections.parquet").metadata[b"haloflow"])
+            assert about["detections"]["threshold"] == 0.3
+        elif form == "csv":
+            told = pd.read_csv(TABLES / "detections.csv")
+            # As napari knows points: axis-0, axis-1, … are coordinates, and what is left are properties.
+            assert told.columns.tolist()[:2] == ["axis-0", "axis-1"]
+            pd.testing.assert_frame_equal(
+                told.rename(columns={"axis-0": "world_y", "axis-1": "world_x"})[table.columns.tolist()],
+                table,
+                check_dtype=False,
+                check_exact=True,
+            )
+        else:
+            told = json.loads((TABLES / "detections.geojson").read_text())
+            assert told["type"] == "FeatureCollection"
+            assert "crs" not in told
+            assert all(f["type"] == "Feature" and f["geometry"]["type"] == "Point" for f in told["features"])
+            assert [f["geometry"]["coordinates"] for f in told["features"]] == table[
+                ["world_x", "world_y"]
+            ].to_numpy().tolist()
+            assert [f["properties"]["score"] for f in told["features"]] == table["score"].tolist()
+        assert haloflow("verify", "config.yaml", "--set", f"output.detections.format={form}")[0] == 0
+    # The store is an empty one to readers of images, and says where its tables are.
+    code, out, _ = haloflow("info", "maps.zarr")
+    assert f"table {TABLES}/detections.geojson" in out
+    assert list(zarr.open_group("maps.zarr", mode="r").members()) == []
+    told = json.loads(haloflow("status", "maps.zarr", "--json")[1])
+    assert (told["state"], told["missing"]) == ("complete", 0)
+    assert haloflow("verify", "config.yaml", "--checksums")[0] == 0
+    code, out, _ = haloflow("plan", "config.yaml")
+    assert "keep      no maps" in out
+    assert "look at   match 39 × 36 for detections of at least 0.3 (parquet), for which a task makes 4 pixels" in out
+
+
+def test_geojson_of_an_image_on_earth_has_its_coordinates(small: Path, haloflow: Call) -> None:
+    level = Placed("0", (1.0, 10.0, 10.0), (0.0, -4999995.0, 300005.0))
+    axes = [("c", None), ("y", None), ("x", None)]
+    attributes = {
+        **describe("earth", axes, [level], ["a", "b"], [Window.of(0, 1)] * 2),
+        "geo": {"crs": "EPSG:32633", "affine": [10.0, 0.0, 300000.0, 0.0, -10.0, 5000000.0]},
+    }
+    pixels = zarr.open_array("image.zarr", mode="r")[:]
+    zarr.create_group("earth.zarr", attributes=attributes).create_array("0", data=pixels, chunks=(1, 16, 16))
+    asking(small / "config.yaml", detections={**ASKED, "format": "geojson", "refine": False})
+    code, _, err = haloflow("run", "config.yaml", "--cluster", "serial", "--set", "input.images=earth.zarr")
+    assert code == 0, err
+    told = json.loads((TABLES / "detections.geojson").read_text())
+    assert told["crs"]["properties"]["name"] == "urn:ogc:def:crs:EPSG::32633"
+    for feature in told["features"]:
+        place = feature["properties"]
+        assert feature["geometry"]["coordinates"] == [
+            300000 + 10 * (place["x"] + 0.5),
+            5000000 - 10 * (place["y"] + 0.5),
+        ]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("detections.layer=mach", "output.detections.layer: there is no layer 'mach'; did you mean 'match'?"),
+        ("detections.distance=0", "output.detections.distance: should be greater than or equal to 1; found 0"),
+        ("detections.top=0", "output.detections.top: should be greater than or equal to 1; found 0"),
+        ("detections.format=xls", "output.detections.format: 'xls' is not possible; valid: csv, geojson, parquet"),
+        ("detections.treshold=1", "output.detections.treshold: unknown key; did you mean 'threshold'?"),
+        ("detections.threshold=.nan", "output.detections.threshold: should be a finite number"),
+        ("summaries.layers=[match, mach]", "output.summaries.layers: there is no layer 'mach'"),
+        ("summaries.layers=[match, match]", "output.summaries.layers: 'match' stands twice"),
+        ("summaries.histogram={range: [1, 0]}", "output.summaries.histogram: range goes from 1 to 0"),
+        ("summaries.histogram={range: [0, 1], bins: 0}", "output.summaries.histogram.bins: should be greater than"),
+    ],
+)
+def test_bad_input_is_refused_before_any_work(asked: Path, haloflow: Call, change: str, words: str) -> None:
+    code, _, err = haloflow("run", "config.yaml", "--set", f"output.{change}")
+    assert code == 2
+    assert words in err
+    assert "Traceback" not in err
+    assert not Path("maps.zarr").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (
+            "detections.threshold=1.01",
+            "output.detections.threshold: 1.01 is outside of -1 to 1, the values of the layer 'match'",
+        ),
+        ("summaries.over=-1.5", "output.summaries.over: -1.5 is outside of -1 to 1, the values of the layer 'match'"),
+    ],
+)
+def test_thresholds_that_no_match_can_have_are_refused(asked: Path, haloflow: Call, change: str, words: str) -> None:
+    code, _, err = haloflow("validate", "config.yaml", "--set", "layers.0.match=ncc", "--set", f"output.{change}")
+    assert (code, words in err) == (2, True)
+    assert haloflow("validate", "config.yaml", "--set", f"output.{change}")[0] == 0  # a mean may be anything
+
+
+def test_no_layers_and_no_tables_is_nothing(small: Path, haloflow: Call) -> None:
+    code, _, err = haloflow("run", "config.yaml", "--set", "output.layers=[]")
+    assert code == 2
+    assert "no tables are asked for" in err
+
+
+def test_a_missing_package_is_told_with_its_extra_when_the_config_is_read(
+    asked: Path, haloflow: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    code, _, err = haloflow("validate", "config.yaml")
+    assert (code, "pip install 'haloflow[tables]'" in err) == (2, True)
+    asking(asked / "config.yaml", summaries=None, detections={**ASKED, "format": "csv"})
+    assert haloflow("run", "config.yaml", "--cluster", "serial")[0] == 0
+
+
+def test_geojson_is_of_one_reference_system_with_a_code() -> None:
+    geojson = FORMATS["geojson"]
+    geojson.check({"EPSG:4326"})
+    geojson.check({""})
+    with pytest.raises(OutputError, match="is of one coordinate reference system, and the images are of 2"):
+        geojson.check({"EPSG:4326", ""})
+    with pytest.raises(OutputError, match="names a coordinate reference system by its EPSG code"):
+        geojson.check({Geo('PROJCS["mine"]').crs})
+
+
+CHANGES: dict[str, tuple[str, Callable[[pd.DataFrame], pd.DataFrame], str]] = {
+    "a score": ("detections", lambda t: t.assign(score=t["score"] + np.float32(0.01)), "the score is"),
+    "a place": ("detections", lambda t: t.assign(x=t["x"] + 2), "input pixels from its pixel of the map"),
+    "a pixel": ("detections", lambda t: t.assign(map_x=(t["map_x"] + 1).clip(0, 35)), "the score is"),
+    "rows that are gone": ("detections", lambda t: t.iloc[::2], "a peak of edge is not in the table"),
+    "rows twice": ("detections", lambda t: pd.concat([t, t.iloc[3:4]]), "stands twice"),
+    "a mean": ("summaries", lambda t: t.assign(mean=t["mean"] + 0.001), "the table's mean is"),
+    "a maximum": ("summaries", lambda t: t.assign(max=np.float32(0.5)), "the table's max is 0.5"),
+    "a count": ("summaries", lambda t: t.assign(pixels=t["pixels"] + 1), "the table counts"),
+    "a part": ("summaries", lambda t: t.assign(over=t["over"] + 0.1), "of the pixels at least 0.25"),
+}
+
+
+def test_verify_finds_what_is_wrong_with_a_table(asked: Path, haloflow: Call) -> None:
+    assert haloflow("run", "config.yaml", "--cluster", "serial")[0] == 0
+    assert haloflow("verify", "config.yaml")[0] == 0
+    for name, (table, change, words) in CHANGES.items():
+        path = TABLES / f"{table}.parquet"
+        before = path.read_bytes()
+        schema = pq.read_schema(path)
+        pq.write_table(pa.Table.from_pandas(change(pd.read_parquet(path)), schema, preserve_index=False), path)
+        code, out, _ = haloflow("verify", "config.yaml")
+        assert (code, words in out) == (3, True), (name, out)
+        path.write_bytes(before[:-3])
+        code, _, err = haloflow("verify", "config.yaml")
+        assert (code, f"{path}: cannot be read" in err) == (2, True)
+        path.write_bytes(before)
+    (TABLES / "summaries.parquet").unlink()
+    code, _, err = haloflow("verify", "config.yaml")
+    assert (code, "there is no such table" in err) == (2, True)
+
+
+def test_the_plan_counts_what_a_task_holds_and_makes_to_look_at_maps(
+    small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.planner.TASK_PIXELS", 0)
+
+    def planned(distance: int | None) -> Any:
+        told = yaml.safe_load(Path("config.yaml").read_text())
+        told["output"] |= {"layers": ["match"], "chunks": 16}
+        if distance:
+            told["output"]["detections"] = {**ASKED, "distance": distance}
+        return pipeline.plan(pipeline.load(told)).images[0]
+
+    zarr.create_array("image.zarr", data=np.ones((2, 1500, 1500), np.uint8), chunks=(1, 250, 250), overwrite=True)
+    without, near, far = (planned(distance) for distance in (None, 3, 200))
+    assert without.block_memory < near.block_memory < far.block_memory
+    index = tuple(n // 2 for n in far.grid.counts)
+    own, seen = far.grid.regions(index)[0], far.grid.seen(index)[0]
+    held = 4 * (len(seen[0])) * (len(seen[1]))
+    assert far.block_memory >= held
+    assert [(len(s), len(o)) for s, o in zip(seen, own, strict=True)] == [(len(o) + 400, len(o)) for o in own]
+    assert far.cache > near.cache
+
+
+def test_tables_lie_in_a_bucket(small: Path, haloflow: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    with s3_server() as port:
+        told = {**KEYS, "endpoint_url": f"http://127.0.0.1:{port}", "client_kwargs": {"region_name": "us-east-1"}}
+        monkeypatch.setenv("HALOFLOW_STORAGE_OPTIONS", json.dumps(told))
+        client(port).create_bucket(Bucket="results")
+        asking(small / "config.yaml", detections=ASKED, summaries={})
+        assert haloflow("run", "config.yaml", "--cluster", "serial")[0] == 0
+        far = ("--set", "output.store=s3://results/maps.zarr")
+        code, _, err = haloflow("run", "config.yaml", "--cluster", "serial", *far)
+        assert code == 0, err
+        for name in ("detections", "summaries"):
+            there = client(port).get_object(Bucket="results", Key=f"maps.zarr/_haloflow/tables/{name}.parquet")
+            assert there["Body"].read() == (TABLES / f"{name}.parquet").read_bytes()
+        assert haloflow("verify", "config.yaml", *far)[0] == 0
+        # What is replaced takes its tables along.
+        asking(small / "config.yaml", detections=None)
+        assert haloflow("run", "config.yaml", "--cluster", "serial", "--overwrite", *far)[0] == 0
+        keys = [o["Key"] for o in client(port).list_objects_v2(Bucket="results")["Contents"]]
+        assert [key.split("/")[-1] for key in keys if "/tables/" in key] == ["summaries.parquet"]
