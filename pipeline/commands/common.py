@@ -14,6 +14,9 @@ import click
 VARIABLE = "HALOFLOW_STORAGE_OPTIONS"
 """The environment variable that holds storage options, as a JSON object (said here, too, for a fast ``--help``)."""
 
+ALLOW = "HALOFLOW_ALLOW"
+"""The environment variable of what is allowed besides, said here, too, for the same reason."""
+
 if TYPE_CHECKING:
     from pipeline.job import Job
 
@@ -45,6 +48,14 @@ def options(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]
             callback=_offer,
             help="What opens a bucket, such as anon=true or profile=NAME; written nowhere.",
         ),
+        "allow": click.option(
+            "--allow",
+            multiple=True,
+            metavar="codec:NAME|scheme:NAME",
+            expose_value=False,
+            callback=_allow,
+            help="Read what needs a codec, or a kind of URL, that is not known to do no harm.",
+        ),
         "overwrite": click.option("--overwrite", is_flag=True, help="Replace what an earlier run made."),
     }
 
@@ -69,26 +80,34 @@ def _offer(context: click.Context, parameter: click.Parameter, options: tuple[st
         for part in above:
             place = place.setdefault(part, {})
         place[last] = {"true": True, "false": False}.get(text, text)
-    if given:
-        context.with_resource(_environment(given))
-
-
-@contextmanager
-def _environment(options: dict[str, Any]) -> Iterator[None]:
-    before = os.environ.get(VARIABLE)
+    if not given:
+        return
     try:
-        outer = json.loads(before or "{}")
+        outer = json.loads(os.environ.get(VARIABLE) or "{}")
     except ValueError:
         outer = None
     if not isinstance(outer, dict):
         raise click.UsageError(f"{VARIABLE}: expected a JSON object")
-    os.environ[VARIABLE] = json.dumps({**outer, **options})
+    context.with_resource(_environment(VARIABLE, json.dumps({**outer, **given})))
+
+
+def _allow(context: click.Context, parameter: click.Parameter, words: tuple[str, ...]) -> None:
+    """Let what is allowed stand in the environment as long as a command lasts, beside what stands there."""
+    del parameter
+    if words:
+        context.with_resource(_environment(ALLOW, " ".join([os.environ.get(ALLOW, ""), *words])))
+
+
+@contextmanager
+def _environment(name: str, value: str) -> Iterator[None]:
+    before = os.environ.get(name)
+    os.environ[name] = value
     try:
         yield
     finally:
-        os.environ.pop(VARIABLE)
+        os.environ.pop(name)
         if before is not None:
-            os.environ[VARIABLE] = before
+            os.environ[name] = before
 
 
 def load(config: str, settings: tuple[str, ...]) -> "Job":

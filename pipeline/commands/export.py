@@ -48,7 +48,7 @@ def _window(context: click.Context, option: click.Parameter, text: str | None) -
     metavar="LOW:HIGH",
     help="For PNG, the numbers to show as black and white. [default: as the image says]",
 )
-@options("memory", "overwrite", "storage", "json", "quiet")
+@options("memory", "overwrite", "storage", "allow", "json", "quiet")
 def export(
     image: str,
     file: str,

@@ -10,7 +10,7 @@ from pipeline.commands.common import load, options, show
 
 @click.command()
 @click.argument("config")
-@options("memory", "kernel", "set", "storage", "json", "quiet")
+@options("memory", "kernel", "set", "storage", "allow", "json", "quiet")
 def plan(
     config: str, memory: str | None, kernel: str | None, settings: tuple[str, ...], as_json: bool, quiet: bool
 ) -> None:
@@ -22,7 +22,7 @@ def plan(
 
 @click.command()
 @click.argument("config")
-@options("set", "storage", "quiet")
+@options("set", "storage", "allow", "quiet")
 def validate(config: str, settings: tuple[str, ...], quiet: bool) -> None:
     """Check a CONFIG and its features, without the images."""
     job = load(config, settings)

@@ -25,7 +25,7 @@ from pipeline.errors import RunError
     metavar="FILE.html",
     help="Write Dask's report on how the workers spent their time. [extra: dashboard]",
 )
-@options("memory", "kernel", "resume", "overwrite", "set", "storage", "json", "quiet")
+@options("memory", "kernel", "resume", "overwrite", "set", "storage", "allow", "json", "quiet")
 def run(
     config: str,
     cluster: str,

@@ -20,7 +20,7 @@ from pipeline.errors import RunError
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the random windows.")
 @click.option("--checksums", is_flag=True, help="Read all that was written again and hold it against its records.")
-@options("set", "storage", "json", "quiet")
+@options("set", "storage", "allow", "json", "quiet")
 def verify(
     config: str, windows: int, seed: int, checksums: bool, settings: tuple[str, ...], as_json: bool, quiet: bool
 ) -> None:
@@ -37,7 +37,7 @@ def verify(
 
 @click.command()
 @click.argument("store")
-@options("storage", "json")
+@options("storage", "allow", "json")
 def status(store: str, as_json: bool) -> None:
     """Say how far the run of a STORE is: done, failed and missing, how fast, and who holds it."""
     from pipeline.status import status as status_of
@@ -47,7 +47,7 @@ def status(store: str, as_json: bool) -> None:
 
 @click.command()
 @click.argument("path")
-@options("storage", "json")
+@options("storage", "allow", "json")
 def info(path: str, as_json: bool) -> None:
     """Say what stands at PATH: an image, or a store that haloflow made."""
     from pipeline.inspection import inspect, inspect_text

@@ -11,6 +11,7 @@ import zarr
 
 from pipeline.errors import HaloflowError, InputError
 from pipeline.pixels import stored_dtype
+from pipeline.storage.allowed import check_codecs
 from pipeline.storage.geo import read_geo
 from pipeline.storage.globs import is_pattern, matches
 from pipeline.storage.identity import digest
@@ -167,6 +168,7 @@ def _source(
         )
     if min(array.chunks) < 1:
         raise InputError(f"{path}: has chunks of {' × '.join(map(str, array.chunks))}; its metadata is damaged")
+    check_codecs(path, array)
     count = shape.get("c", 1)
     labels = level.channels if level else None
     placed = {

@@ -18,8 +18,9 @@ from zarr.core.sync import sync
 from zarr.storage import StorePath
 
 from pipeline.errors import PlaceError
+from pipeline.storage.allowed import allowed
 from pipeline.storage.chunkfiles import get, put
-from pipeline.storage.remote import NOT_LISTED, READ_ONLY, SCHEMES, connect
+from pipeline.storage.remote import NOT_LISTED, SCHEMES, WRITABLE, connect
 
 VARIABLE = "HALOFLOW_STORAGE_OPTIONS"
 """The environment variable that holds storage options, as a JSON object."""
@@ -68,9 +69,12 @@ class Place:
             inner = _zip_in(text)
             return cls("file", text) if inner is None else cls("zip", text[: len(text) - len(inner)], inner.strip("/"))
         scheme, _, rest = text.partition("://")
-        if scheme not in SCHEMES:
+        if scheme not in SCHEMES and scheme not in allowed("scheme"):
             known = ", ".join(f"{name}://" for name in SCHEMES)
-            raise PlaceError(f"{scheme}://…: is no kind of place that can be used; expected a path, or {known}")
+            raise PlaceError(
+                f"{scheme}://…: is no kind of place that can be used; expected a path, or {known}; give --allow "
+                f"scheme:{scheme} to read by fsspec from there, if you trust it"
+            )
         host, _, key = rest.partition("/")
         if "@" in host or any(sign in rest for sign in "?#"):
             raise PlaceError(
@@ -90,7 +94,7 @@ class Place:
     @property
     def is_read_only(self) -> bool:
         """Whether nothing can ever be written there."""
-        return self.scheme in READ_ONLY
+        return self.scheme not in WRITABLE
 
     def lies_in(self, other: "Place") -> bool:
         """Say whether this is another place or below it, links followed."""

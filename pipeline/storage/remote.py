@@ -20,7 +20,8 @@ from pipeline.storage.patient import ATTEMPTS, DEADLINE, STALL, Patient
 SCHEMES = ("s3", "gs", "https", "http", "memory")
 """The URLs that can be used; others are refused before anything is read."""
 
-READ_ONLY = ("zip", "https", "http")
+WRITABLE = ("file", "s3", "gs", "memory")
+"""Where something can be made that must not be there yet, which is how a store has one owner."""
 
 NOT_LISTED = ("https", "http")
 """What cannot be listed: a page of links names what it likes."""
@@ -69,7 +70,11 @@ def _open(scheme: str, root: str, said: str) -> Patient:
         if backend == "obstore":
             return Patient(_obstore(root, options), root, secrets)
         return Patient(_fsspec(scheme, root, options), root, secrets, retry=scheme in ("http", "https"))
-    except ImportError:
+    except PlaceError:
+        raise
+    except ImportError as error:
+        if scheme not in SCHEMES:
+            raise PlaceError(f"{root}: needs a package that is not installed: {error}") from None
         extra = "obstore" if backend == "obstore" else EXTRAS[scheme]
         raise PlaceError(f"{root}: needs packages that are not installed: pip install 'haloflow[{extra}]'") from None
     except Exception as error:  # noqa: BLE001 - whatever a client makes of options it does not know
@@ -159,12 +164,30 @@ def _fsspec(scheme: str, root: str, options: dict[str, Any]) -> _Fsspec:
         }
     elif scheme in ("https", "http"):
         path, options = root, {**options, "get_client": _session}
+    elif scheme != "gs":
+        return _another(scheme, root, options)
     fs = _clients.get(client)
     if fs is None:
         fs = _clients[client] = fsspec.filesystem(scheme, asynchronous=True, skip_instance_cache=True, **options)
         if scheme == "s3":
             fs.retries = 3  # of bodies that were cut short, and each of these with botocore's own
     return _Fsspec(fs, path=path, allowed_exceptions=())
+
+
+def _another(scheme: str, root: str, options: dict[str, Any]) -> _Fsspec:
+    """Return the store of a scheme that is not ours, by whichever file system of fsspec is installed for it."""
+    import fsspec  # noqa: PLC0415 - an extra
+    from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper  # noqa: PLC0415
+
+    try:
+        kind = fsspec.get_filesystem_class(scheme)
+    except ValueError:
+        raise PlaceError(f"{root}: fsspec has no file system for {scheme}://") from None
+    if kind.async_impl:
+        fs, path = fsspec.url_to_fs(root, asynchronous=True, skip_instance_cache=True, **options)
+        return _Fsspec(fs, path=path, allowed_exceptions=())
+    fs, path = fsspec.url_to_fs(root, **options)
+    return _Fsspec(AsyncFileSystemWrapper(fs, asynchronous=True), path=path, allowed_exceptions=())
 
 
 async def _session(**options: Any) -> Any:
