@@ -52,6 +52,8 @@ class Operation:
         Multiply-adds for one output pixel of all maps; for forecasts.
     bound
         The largest magnitude of the results, where that does not follow from the input's.
+    joins_all
+        Whether it makes one pixel of each whole map: its block takes whole maps, and it has no window.
     subject
         What the window stands for, in the user's words, for errors.
     """
@@ -69,6 +71,7 @@ class Operation:
     options: Mapping[str, int | str] = field(default_factory=dict)
     work: int = 1
     bound: float | None = None
+    joins_all: bool = False
     subject: str = "window"
 
     @cached_property

@@ -55,6 +55,11 @@ class BoundStack:
         """Return the stack of the layers ``first`` … ``end - 1``."""
         return BoundStack(self.operations[first:end], self.choices[first:end])
 
+    @property
+    def local(self) -> int:
+        """How many layers from the first on are local; the next, if there is one, joins whole maps."""
+        return next((n for n, operation in enumerate(self.operations) if operation.joins_all), len(self.operations))
+
     def steps(self, kept: Iterable[int]) -> Iterator[range]:
         """Give the layers that one kernel makes in one pass, pass by pass; what is kept ends a pass."""
         kept, start, count = frozenset(kept), 0, len(self.operations)
@@ -67,7 +72,7 @@ class BoundStack:
             start = stop
 
     def extents(self, shape: Sequence[int]) -> tuple[tuple[int, ...], ...]:
-        """Return the (y, x) extents of the input and of each layer's map.
+        """Return the (y, x) extents of the input and of each layer's map, of one pixel where whole maps are joined.
 
         Raises `StackError` where a feature or window is larger than the map it meets.
         """
@@ -81,7 +86,7 @@ class BoundStack:
                     f"layer {place} '{operation.name}': {operation.subject} spans {spans}, the map is "
                     f"{before[0]} × {before[1]}; no place is left for it"
                 )
-            found.append(after)
+            found.append((1, 1) if operation.joins_all else after)
         return tuple(found)
 
     def strides(self, upto: int) -> tuple[int, ...]:
@@ -210,11 +215,21 @@ def layer_names(layers: Sequence[Layer]) -> tuple[str, ...]:
 
 def run_whole(stack: BoundStack, maps: NDArray[np.float32], place: int) -> NDArray[np.float32]:
     """Return the whole map of layer ``place`` (from 0) for a whole image of map values."""
+    if stack.local <= place:
+        local = stack.part(0, stack.local)
+        joined = run_whole(local, maps, stack.local - 1) if stack.local else maps
+        return run_joined(stack, stack.operations[stack.local].block(joined, stack.operations[stack.local]), place)
     extents = stack.extents(maps.shape[1:])
     wanted = {place: whole(extents[place + 1])}
     walk = stack.walk(wanted, extents)
     rows, columns = (i.within(Interval(0, 0)) for i in walk.read)
     return finished(stack.run(maps[:, rows, columns], walk, wanted, extents)[place])
+
+
+def run_joined(stack: BoundStack, joined: NDArray[np.float32], place: int) -> NDArray[np.float32]:
+    """Return the maps (c, 1, 1) of layer ``place`` (from 0) from what the layer that joins whole maps gave."""
+    first = stack.local + 1
+    return run_whole(stack.part(first, place + 1), joined, place - first) if place >= first else finished(joined)
 
 
 def finished(maps: Block) -> NDArray[np.float32]:

@@ -27,6 +27,7 @@ EXAMPLES: dict[str, list[dict[str, Any]]] = {
         {"features": "deep", "match": "ncc", "padding": "same", "fill": 0.5},
         {"features": "a34", "match": "ncc", "padding": "same", "boundary": "nearest", "channels": "each"},
     ],
+    "global_pool": [{"op": "max"}, {"op": "mean"}],
     "leaky_relu": [{}, {"slope": 2.5}],
     "normalise": [{}, {"scale": (2.0, -3.0), "offset": 0.5}],
     "pool": [

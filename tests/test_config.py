@@ -27,7 +27,9 @@ output:
 """
 
 CONVOLUTION_KEYS = "bias, boundary, channels, dilation, features, fill, match, name, padding, stride, type"
-KINDS = "abs, clip, convolution, leaky_relu, normalise, pool, relu, sigmoid, softmax, tanh, threshold, vote"
+KINDS = (
+    "abs, clip, convolution, global_pool, leaky_relu, normalise, pool, relu, sigmoid, softmax, tanh, threshold, vote"
+)
 PAIR = "expected a whole number, or a pair of them for y and x; found"
 
 

@@ -14,13 +14,16 @@ from pipeline.stack import Stack, finished
 from tests.examples import EXAMPLES, FEATURES
 
 
+PARAMS = [{"type": kind, **params} for kind in LAYERS for params in EXAMPLES.get(kind, [])]
+
+
 def test_every_registered_layer_has_an_example():
     lacking = sorted(LAYERS.keys() - EXAMPLES.keys())
     assert not lacking, f"add example parameters to EXAMPLES in tests/examples.py for: {', '.join(lacking)}"
 
 
 @pytest.mark.parametrize("backend", ["numpy", None])
-@pytest.mark.parametrize("params", [{"type": kind, **p} for kind in LAYERS for p in EXAMPLES.get(kind, [])], ids=str)
+@pytest.mark.parametrize("params", [p for p in PARAMS if not LAYERS[p["type"]](**p).joins_all], ids=str)
 def test_contract_a_pixel_depends_on_its_declared_window_to_the_corners_and_on_no_more(params, backend):
     layer = LAYERS[params["type"]](**params)
     bound = Stack((layer,), FEATURES).bind(("m0", "m1"), backend)

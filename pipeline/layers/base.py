@@ -86,6 +86,11 @@ class Layer(BaseModel, ABC):
         """The least and the greatest value that the layer can give, whatever it gets; None where there are none."""
         return None
 
+    @property
+    def joins_all(self) -> bool:
+        """Whether the layer makes one pixel of each whole map."""
+        return False
+
     def naming(self, families: Mapping[str, tuple[str, ...]]) -> "Layer":
         """Return the layer with each family it names replaced by its members; raises `ValueError` for a wrong count."""
         del families
