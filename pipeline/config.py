@@ -26,7 +26,17 @@ from pipeline.features import FeatureSpec, family, spec_of
 from pipeline.layers import LAYERS, Layer
 from pipeline.layers.base import Finite, Names, as_tuple
 from pipeline.layers.vote import VOTES
-from pipeline.sections import Compression, Detections, Histogram, Output, RegionOf, Section, Selection, Summaries
+from pipeline.sections import (
+    Compression,
+    Decisions,
+    Detections,
+    Histogram,
+    Output,
+    RegionOf,
+    Section,
+    Selection,
+    Summaries,
+)
 from pipeline.stack import layer_names
 
 if TYPE_CHECKING:
@@ -168,6 +178,7 @@ def _check_names(config: Config, families: Mapping[str, tuple[str, ...]], docume
         for path, name in _named(config.output)
         if name not in names
     ]
+    wrong += [f"{document.where(path)}: {reason}" for path, reason in _joined(config, names)]
     if not wrong:
         wrong = [f"{document.where(('output', *path))}: {reason}" for path, reason in _beyond(config, names)]
     if wrong:
@@ -183,9 +194,20 @@ def _named(output: Output) -> Iterator[tuple[Path, str]]:
         yield from ((("summaries", "layers"), name) for name in output.summaries.layers or ())
 
 
+def _joined(config: Config, names: Sequence[str]) -> Iterator[tuple[Path, str]]:
+    """Give what is wrong about a layer that joins whole maps: nothing before it, or maps wanted of those behind it."""
+    joins = next((place for place, layer in enumerate(config.layers) if layer.joins_all), len(names))
+    if not joins:
+        yield ("layers", 0), f"'{names[0]}' joins the maps of the layer before it, and there is none"
+    for path, name in _named(config.output):
+        if name in names[joins:]:
+            yield ("output", *path), f"'{name}' makes one pixel of each whole map: it goes to the table of decisions"
+
+
 def _beyond(config: Config, names: Sequence[str]) -> Iterator[tuple[Path, str]]:
     """Give the thresholds that lie outside of all values of their layer, where these are known, and what is wrong."""
     detections, summaries = config.output.detections, config.output.summaries
+    names = names[: next((n for n, layer in enumerate(config.layers) if layer.joins_all), len(names))]
     asked: list[tuple[Path, str, float]] = []
     if detections:
         asked.append((("detections", "threshold"), detections.layer or names[-1], detections.threshold))
@@ -263,6 +285,7 @@ def _keys(path: Path, value: Any) -> Iterable[str]:
         ("output",): Output,
         ("output", "compression"): Compression,
         ("output", "detections"): Detections,
+        ("output", "decisions"): Decisions,
         ("output", "summaries"): Summaries,
         ("output", "summaries", "histogram"): Histogram,
     }

@@ -148,6 +148,7 @@ def _image_dict(image: "ImagePlan") -> dict[str, Any]:
                 "halo": list(k.watch.halo),
                 "detections": k.watch.detections and k.watch.detections.model_dump(mode="json"),
                 "summaries": k.watch.summaries and k.watch.summaries.model_dump(mode="json"),
+                "after": [o.name for o in image.after.operations] if k.watch.joins and image.after else [],
             }
             for k in image.made
             if k.watch
@@ -206,6 +207,8 @@ def _looked_at(looked: dict[str, Any]) -> str:
         )
     if looked["summaries"]:
         told.append("summaries (parquet)")
+    if looked["after"]:
+        told.append(f"decisions, by {', '.join(looked['after'])} at the end of the run")
     return f"{looked['layer']} {times(looked['extents'])} for {' and '.join(told)}"
 
 

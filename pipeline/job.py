@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from pipeline.config import Config, nearest, read
 from pipeline.errors import FeatureError, InputError, StackError
+from pipeline.execute.decisions import join_lazily
 from pipeline.execute.lazy import stack_lazily
 from pipeline.features import CropOf, CropSpec, File, make_all
-from pipeline.geometry import Interval
+from pipeline.geometry import Interval, Window
 from pipeline.labelled import channel_axis, stack_labelled
 from pipeline.pixels import Encoding, PixelScale, stored_dtype
 from pipeline.planning import OutputSpec
@@ -81,7 +82,9 @@ class JobStack:
         bound.extents(pixels.shape[1:])
         scale = PixelScale(stored_dtype(image.dtype), self.black, self.white)
         if isinstance(pixels, da.Array):
-            return stack_lazily(pixels, bound, scale, place)
+            local = bound.part(0, bound.local)
+            lazily = stack_lazily(pixels, local, scale, min(place, bound.local - 1))
+            return lazily if place < bound.local else join_lazily(lazily, bound.part(bound.local, place + 1))
         native = pixels.astype(scale.dtype, copy=False)
         return run_whole(bound, scale.to_map(native), place)
 
@@ -89,7 +92,10 @@ class JobStack:
         place, channel = self._place(layer), channel_axis(image)
         bound = self.layers.bind(tuple(map(str, range(image.sizes[channel] if channel else 1))), kernel)
         run = partial(self, layer=layer, kernel=kernel)
-        return stack_labelled(image, run, bound.operations[place].maps, bound.window(place))
+        windows = bound.window(place)
+        if place >= bound.local:  # one pixel lies in the middle of all
+            windows = (Window(image.sizes["y"]), Window(image.sizes["x"]))
+        return stack_labelled(image, run, bound.operations[place].maps, windows)
 
     def _place(self, layer: str | None) -> int:
         if layer is not None and layer not in self.names:
@@ -146,8 +152,11 @@ def load(
             raise FeatureError(f"{document.where(('features', name))}: {error}") from None
     layers = Stack(checked.layers, features)
     out = checked.output
-    watches = watches_of(out, layers.names[-1])
+    joins = layers.local < len(layers.names)
+    watches = watches_of(out, layers.names[layers.local - 1], joins=joins)
     tables.check(wanted_of(watches.values()), set())
+    if joins:
+        tables.FORMATS[out.decisions.format].check(set())
     output = OutputSpec(
         store=Place.of(out.store, options),
         layers=layers.names[-1:] if out.layers is None and not watches else out.layers or (),

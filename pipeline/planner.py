@@ -44,6 +44,7 @@ def plan_image(
     names = dict.fromkeys([*output.layers, *output.watches])
     kept = tuple(_keep(source, stack, bound, extents, name, output) for name in names)
     places = tuple(k.place for k in kept)
+    after = bound.part(stack.local, len(bound.operations)) if stack.local < len(bound.operations) else None
     # What comes after the last map that is kept is checked, and then never made.
     bound, extents = bound.part(0, max(places) + 1), extents[: max(places) + 2]
     grids = tuple(
@@ -57,7 +58,7 @@ def plan_image(
     reading = Reading(source, bound, places, extents, grid)
     held = block_memory(source, bound, kept, extents, grid, task.held, reading.staged())
     grid, cache = reading.fitted(room - held)
-    planned = ImagePlan(source, scale, bound, extents, kept, grid, task, output.store, cache)
+    planned = ImagePlan(source, scale, bound, extents, kept, grid, task, output.store, cache, after=after)
     if memory <= PROCESS:
         raise PlanError(
             f"a worker holds {size(PROCESS)} before it has a single pixel, and may have {size(memory)}: give more with "

@@ -58,6 +58,8 @@ class ImagePlan:
     store: Place
     cache: int = 0
     """Bytes of decoded chunks that a worker keeps for later tasks."""
+    after: BoundStack | None = None
+    """The layers from the one on that joins whole maps: they are done at the run's end."""
     background: tuple[NDArray[np.float32], ...] = ()
     """For each map made its values where the image is all fill value; empty where nearly all of it is stored."""
     seeing: tuple[int, ...] | None = None

@@ -167,6 +167,12 @@ class Summaries(Section):
     histogram: Histogram | None = None
 
 
+class Decisions(Section):
+    """The table of what the layers from the ``global_pool`` on make of each plane: there is one where there is such."""
+
+    format: Literal["parquet", "csv"] = "parquet"
+
+
 class Output(Section):
     """Where the maps go and how they are stored, and what tables are made of them."""
 
@@ -176,6 +182,7 @@ class Output(Section):
     )
     detections: Detections | None = None
     summaries: Summaries | None = None
+    decisions: Decisions = Decisions()
     dtype: Literal["float32", "float16", "int8", "uint8", "int16", "uint16"] = "float32"
     range: Annotated[tuple[Finite, Finite], BeforeValidator(as_tuple)] | None = Field(
         None, description="for integers: the map values that the type is spread over (default: -1 to 1)"

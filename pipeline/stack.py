@@ -185,6 +185,11 @@ class Stack:
         """Each layer's name: its own, or its type, the second one ``pool_2`` and so on."""
         return layer_names(self.layers)
 
+    @property
+    def local(self) -> int:
+        """How many layers from the first on are local; the next, if there is one, joins whole maps."""
+        return next((n for n, layer in enumerate(self.layers) if layer.joins_all), len(self.layers))
+
     def bind(self, maps: tuple[str, ...], kernel: str | None = None) -> BoundStack:
         """Return the stack for an image of the named channels, with the kernel named or the best for each layer.
 

@@ -13,7 +13,6 @@ from pipeline.layers import LAYERS
 from pipeline.stack import Stack, finished
 from tests.examples import EXAMPLES, FEATURES
 
-
 PARAMS = [{"type": kind, **params} for kind in LAYERS for params in EXAMPLES.get(kind, [])]
 
 

@@ -3,6 +3,8 @@
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from pipeline.execute.decisions import Decided
+
 
 @dataclass(frozen=True)
 class Report:
@@ -25,6 +27,8 @@ class Report:
     failures: tuple[dict[str, Any], ...] = field(default=())
     tables: tuple[str, ...] = ()
     """Where the tables lie, if any were asked for."""
+    decided: Decided | None = None
+    """What the table of decisions says, where there is one."""
 
     @property
     def complete(self) -> bool:
@@ -33,7 +37,13 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as plain data."""
-        return {**asdict(self), "failures": list(self.failures), "tables": list(self.tables), "complete": self.complete}
+        return {
+            **asdict(self),
+            "failures": list(self.failures),
+            "tables": list(self.tables),
+            "decided": self.decided and self.decided.to_dict(),
+            "complete": self.complete,
+        }
 
     def __str__(self) -> str:
         rate = self.pixels / 1e6 / max(self.seconds, 1e-9)
@@ -42,6 +52,7 @@ class Report:
             f"{self.done} of {self.tasks} tasks done{before} in {self.seconds:.1f} s: {self.images} images, "
             f"{self.pixels / 1e6:.1f} megapixels, {rate:.1f} a second; results in {self.store}"
         ]
+        lines += self.decided.lines() if self.decided else []
         lines += [f"table: {path}" for path in self.tables]
         lines += [f"failed: {f['image']}, task {f['task']}: {f['reason']}" for f in self.failures]
         return "\n".join(lines)

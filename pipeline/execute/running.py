@@ -14,7 +14,7 @@ from pipeline.clusters.base import Manager
 from pipeline.errors import InputError, OutputError, RunError
 from pipeline.execute import cluster as dask_executor
 from pipeline.execute import crew as crews
-from pipeline.execute import pyramids, serial, tables
+from pipeline.execute import decisions, pyramids, serial, tables
 from pipeline.execute.crew import Crew
 from pipeline.execute.interrupts import Interrupts
 from pipeline.execute.remaining import planned_units, remaining
@@ -262,6 +262,7 @@ class _Run:
             started=self.started,
             failures=(*failures, *late),
             tables=tuple(tables.paths(plan)),
+            decided=decisions.read(plan),
         )
 
 

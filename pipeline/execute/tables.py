@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.execute import decisions
 from pipeline.execute.remaining import box_of, counts_of, due
 from pipeline.geometry import Interval
 from pipeline.planning import ImagePlan, Kept, Plan
@@ -42,6 +43,7 @@ def paths(plan: Plan) -> list[str]:
     detections, summaries = wanted_of(kept.watch for kept in plan.images[0].made)
     names = [f"detections.{detections.format}"] if detections else []
     names += ["summaries.parquet"] if summaries else []
+    names += [name] if (name := decisions.file_of(plan)) else []
     return [str(plan.store / TABLES / name) for name in names]
 
 
@@ -86,6 +88,9 @@ class _Tables:
         if detections:
             about = {"detections": detections.model_dump(mode="json"), **_on_earth(plan)}
             self.peaks = opened("detections", detections.format, detection_columns(self.outer), about)
+        if name := decisions.file_of(plan):
+            columns = decisions.columns(self.outer, plan.images[0])
+            self.decisions = opened("decisions", name.rpartition(".")[2], columns, {})
         if summaries:
             about = {"summaries": summaries.model_dump(mode="json")}
             self.sums = opened("summaries", "parquet", summary_columns(self.outer, summaries), about)
@@ -97,6 +102,8 @@ class _Tables:
                 self.peaks.add(looked.told(rows, self.outer))
         if looked.watch.summaries:
             self.sums.add(looked.summed(looked.watch.summaries, self.outer))
+        if looked.watch.joins:
+            self.decisions.add(looked.decided(self.outer))
 
 
 def _on_earth(plan: Plan) -> dict[str, Any]:
@@ -210,6 +217,12 @@ class _Looked:
                 for name in columns:
                     table[name].append(row[name])
         return table
+
+    def decided(self, outer: Sequence[str]) -> Table:
+        """Return what is decided of each plane as rows of the table of decisions."""
+        planes = [self._plane(plane, outer) for plane in range(self.array.planes)]
+        places = [{axis: plane[axis] for axis in outer} for plane in planes]
+        return decisions.decide(self.image, self._sums(self.watch.sums or Summaries()), places)
 
     def _row(self, sums: Sums) -> dict[str, Any]:
         value, *at = sums.largest or (None, None, None)

@@ -22,6 +22,13 @@ class Watch:
 
     detections: Detections | None = None
     summaries: Summaries | None = None
+    joins: bool = False
+    """Whether the layer after it joins whole maps."""
+
+    @property
+    def sums(self) -> Summaries | None:
+        """What to sum up of each map, if anything."""
+        return self.summaries or (Summaries() if self.joins else None)
 
     @property
     def halo(self) -> tuple[int, ...]:
@@ -31,11 +38,8 @@ class Watch:
     def look(self, maps: NDArray[np.float32], seen: Region, own: Region, unit: tuple[int, int]) -> "Found":
         """Return what (c, y, x) maps over the region ``seen`` tell of the region ``own``, of whole write units."""
         rows = peaks.find(self.detections, maps, seen, own) if self.detections else np.empty(0, ROW)
-        parts = [
-            tuple(sums.sum_up(self.summaries, values, seen, at) for values in maps)
-            for at in _units(own, unit)
-            if self.summaries
-        ]
+        wanted = self.sums
+        parts = [tuple(sums.sum_up(wanted, values, seen, at) for values in maps) for at in _units(own, unit) if wanted]
         return Found(rows, tuple(parts))
 
     def memory(self, maps: int, own: Region, unit: tuple[int, int]) -> int:
@@ -46,8 +50,8 @@ class Watch:
             most = peaks.most(self.detections, own)
             told = most if self.detections.top is None else min(most, self.detections.top)
             held += most * (16 + ROW.itemsize) + 3 * maps * told * ROW.itemsize
-        if self.summaries:
-            bins = self.summaries.histogram.bins if self.summaries.histogram else 0
+        if self.sums:
+            bins = self.sums.histogram.bins if self.sums.histogram else 0
             held += maps * len(list(_units(own, unit))) * (1024 + 40 * bins)
         return held
 
@@ -82,13 +86,18 @@ def _units(own: Region, unit: tuple[int, int]) -> "product[tuple[Interval, ...]]
     return product(*along)
 
 
-def watches_of(output: Output, last: str) -> dict[str, Watch]:
-    """Return by the name of each layer that tables tell of what they tell; by default it is the ``last`` layer."""
+def watches_of(output: Output, last: str, *, joins: bool) -> dict[str, Watch]:
+    """Return by the name of each layer that tables tell of what they tell.
+
+    By default it is the ``last`` local layer, which the next one ``joins`` or there is none.
+    """
     found: dict[str, Watch] = {}
     if output.detections:
         found[output.detections.layer or last] = Watch(detections=output.detections)
     for name in (output.summaries.layers or (last,)) if output.summaries else ():
         found[name] = replace(found.get(name, Watch()), summaries=output.summaries)
+    if joins:
+        found[last] = replace(found.get(last, Watch()), joins=True)
     return found
 
 

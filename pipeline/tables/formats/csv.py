@@ -34,13 +34,15 @@ class Csv(Writer):
         head, *rows = csv.reader(io.StringIO(file.read().decode()))
         axes = [name for name in head if name.startswith("axis-")]
         outer = [name for name in ("t", "z") if name in head]
-        world = dict(zip(axes, [f"world_{name}" for name in (*outer, "y", "x")], strict=True))
+        world = dict(zip(axes, [f"world_{name}" for name in (*outer, "y", "x")], strict=True)) if axes else {}
         return {world.get(name, name): [_value(name, row[n]) for row in rows] for n, name in enumerate(head)}
 
 
 def _value(name: str, text: str) -> str | int | float | None:
-    if name in ("image", "feature"):
+    if name in ("image", "path", "layer", "feature"):
         return text
+    if name == "class":
+        return text or None
     if not text:
         return None
     return int(text) if name in ("t", "z", "map_y", "map_x") else float(text)
