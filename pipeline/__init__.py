@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pipeline.errors import HaloflowError
     from pipeline.execute.report import Report
     from pipeline.exporting.export import export
+    from pipeline.fitting import Fit, fit
     from pipeline.ingesting.ingest import ingest
     from pipeline.job import Job, load
     from pipeline.labelled import open_store as open  # noqa: A004 - as pipeline.open
@@ -21,12 +22,14 @@ if TYPE_CHECKING:
     from pipeline.verification import Verification, verify
 
 __all__ = [
+    "Fit",
     "HaloflowError",
     "Job",
     "Plan",
     "Report",
     "Verification",
     "export",
+    "fit",
     "ingest",
     "load",
     "open",
@@ -36,12 +39,14 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Fit": "pipeline.fitting",
     "HaloflowError": "pipeline.errors",
     "Job": "pipeline.job",
     "Plan": "pipeline.planning",
     "Report": "pipeline.execute.report",
     "Verification": "pipeline.verification",
     "export": "pipeline.exporting.export",
+    "fit": "pipeline.fitting",
     "ingest": "pipeline.ingesting.ingest",
     "load": "pipeline.job",
     "open": "pipeline.labelled",

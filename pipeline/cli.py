@@ -14,6 +14,7 @@ import click
 
 from pipeline.commands.export import export
 from pipeline.commands.features import features
+from pipeline.commands.fit import fit
 from pipeline.commands.ingest import ingest
 from pipeline.commands.plan import plan, schema, validate
 from pipeline.commands.run import run
@@ -38,6 +39,7 @@ for _verb in (
     validate,
     schema,
     features,
+    fit,
     ingest,
     export,
     status,

@@ -74,16 +74,28 @@ def schema() -> dict[str, Any]:
     }
 
 
-def read(source: str | FilePath | Mapping[str, Any], settings: Iterable[str] = ()) -> tuple[Config, Document]:
-    """Return the config in a YAML file or a mapping, with ``key.path=value`` settings applied first.
+Written = str | FilePath | Mapping[str, Any] | Document
+"""A config: the path of its YAML file, a mapping of the same form, or what `opened` made of one of these."""
 
-    Raises `ConfigError` that lists everything wrong, a line each.
-    """
+
+def opened(source: Written, settings: Iterable[str] = ()) -> Document:
+    """Return a config as it is written, with ``key.path=value`` settings applied; nothing of it is checked."""
+    if isinstance(source, Document):
+        return source
     document = Document("config", deepcopy(dict(source))) if isinstance(source, Mapping) else load(FilePath(source))
     for setting in settings:
         assign(document, setting)
     if not isinstance(document.data, dict):
         raise ConfigError(f"{document.source}: expected the keys {', '.join(Config.model_fields)}")
+    return document
+
+
+def read(source: Written, settings: Iterable[str] = ()) -> tuple[Config, Document]:
+    """Return the config in a YAML file or a mapping, with ``key.path=value`` settings applied first.
+
+    Raises `ConfigError` that lists everything wrong, a line each.
+    """
+    document = opened(source, settings)
     _take_votes(document)
     config = checked(document, Config, _keys)
     families = {name: family(name, spec) for name, spec in config.features.items()}

@@ -4,14 +4,13 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import dask.array as da
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.config import Config, nearest, read
+from pipeline.config import Config, Written, nearest, read
 from pipeline.errors import FeatureError, InputError, StackError
 from pipeline.execute.decisions import join_lazily
 from pipeline.execute.lazy import stack_lazily
@@ -132,7 +131,7 @@ class Job:
 
 
 def load(
-    config: str | Path | Mapping[str, Any],
+    config: Written,
     settings: Iterable[str] = (),
     storage_options: Mapping[str, Any] | None = None,
 ) -> Job:

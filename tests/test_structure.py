@@ -28,7 +28,7 @@ ORDER = [
     {"execute", "labelled"},
     {"job", "inspection", "status"},
     {"api", "levels", "tabled"},
-    {"verification", "sheet", "viewing"},
+    {"fitting", "verification", "sheet", "viewing"},
     {"commands"},
     {"cli"},
 ]

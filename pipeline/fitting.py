@@ -1,0 +1,264 @@
+"""Learn votes from labelled images: a linear classifier of what the layers before the vote make of each image."""
+
+import csv
+import io
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+from pipeline.api import plan, run
+from pipeline.config import nearest, opened
+from pipeline.document import Document
+from pipeline.errors import ConfigError, HaloflowError, InputError, OutputError, RunError
+from pipeline.job import load
+from pipeline.storage.findings import TABLES
+from pipeline.storage.images import find_apart, stem
+from pipeline.tables.formats.csv import Csv
+
+FOLDS = 5
+"""Of the cross-validation, at the most: no more than the smallest class has images."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What was learned.
+
+    ``accuracy`` is the share of images that votes fitted without them decide right, over ``folds`` parts; planes of an
+    image count as images.
+    """
+
+    output: str
+    images: int
+    classes: dict[str, int]
+    features: int
+    accuracy: float
+    folds: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as plain data."""
+        return asdict(self)
+
+    @property
+    def words(self) -> str:
+        """Say what was learned of what."""
+        counts = ", ".join(f"{label} {count}" for label, count in self.classes.items())
+        return (
+            f"votes fitted over {self.features} maps of {self.images} images ({counts}): "
+            f"accuracy {self.accuracy:.4f} in {self.folds}-fold cross-validation"
+        )
+
+    def __str__(self) -> str:
+        return f"{self.words}; written to {self.output}"
+
+
+def fit(
+    config: str | Path | Mapping[str, Any],
+    labels: str | Path,
+    output: str | Path | None = None,
+    *,
+    settings: Iterable[str] = (),
+    cluster: str = "local",
+    workers: int | None = None,
+    memory: str | int | None = None,
+    kernel: str | None = None,
+    overwrite: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Fit:
+    """Learn the weights and biases of a config's vote from labelled images, and write them as a file of votes.
+
+    The layers before the first `vote`, a `global_pool` among them, are run over the labelled images. What they make of
+    each is scaled to a deviation of 1 and fitted by scikit-learn's `LogisticRegression` (L2, C = 1); the scales go into
+    the weights. The same images and labels give the same votes.
+
+    Parameters
+    ----------
+    config
+        A YAML file's path, or a mapping of the same form. Its vote need not have weights yet.
+    labels
+        A CSV file with the columns ``image``, a name as in the output store (a path's last part without ``.zarr``) or a
+        path, and ``label``. Images without a label are not read.
+    output
+        The YAML file to write; by default the one that the config's vote names.
+    overwrite
+        Replace that file.
+    settings, cluster, workers, memory, kernel, progress
+        As of `pipeline.load`, `pipeline.plan` and `pipeline.run`.
+
+    Raises
+    ------
+    HaloflowError
+        `ConfigError` where the config has no vote behind a global_pool; `InputError` that names the label or image that
+        is wrong, or the extra ``fit`` where scikit-learn is not installed; `OutputError` where the file is there or
+        cannot be written; `RunError` where an image cannot be run.
+    """
+    document = opened(config, settings)
+    named = _cut(document)
+    where = output or named
+    if where is None:
+        raise ConfigError(
+            f"{document.where(('layers',))}: the vote names no file; say where the votes go with --output"
+        )
+    target = Path(where)
+    if target.exists() and not overwrite:
+        raise OutputError(f"{target}: is there already; replace it with --overwrite, or name another with --output")
+    if not target.parent.is_dir():
+        raise OutputError(f"{target}: there is no folder {target.parent}")
+    learn = _scikit_learn()
+    given = _labels(Path(labels))
+    with tempfile.TemporaryDirectory(prefix="haloflow-fit-") as folder:
+        document.data["output"] = {"store": f"{folder}/fit.zarr", "decisions": {"format": "csv"}}
+        job = load(document)
+        if job.stack.layers.local == len(job.stack.names):
+            raise ConfigError(
+                f"{document.where(('layers',))}: there is no global_pool before the vote; 'fit' learns from one pixel "
+                "for each map of an image: put a global_pool in the place of the pool, and use the votes with either"
+            )
+        places = {stem(str(place)): place for place in find_apart(job.config.input.images, job.options)}
+        wanted = _known(given, list(places), Path(labels))
+        document.data["input"]["images"] = [str(places[name]) for name in wanted]
+        planned = plan(load(document), memory=memory, kernel=kernel)
+        report = run(planned, cluster, workers, progress=progress)
+        if not report.complete:
+            first = report.failures[0]
+            raise RunError(f"{len(report.failures)} failed, the first {first['image']}: {first['reason']}")
+        table = Csv.read(io.BytesIO(planned.store.read(f"{TABLES}/decisions.csv") or b""))
+    maps = [name.removeprefix("score_") for name in table if name.startswith("score_")]
+    values = np.array([table[f"score_{name}"] for name in maps], np.float64).T
+    for image, row in zip(table["image"], values, strict=True):
+        if not np.isfinite(row).all():
+            raise InputError(f"{places[image]}: map '{maps[int(np.argmin(np.isfinite(row)))]}' is NaN or infinite")
+    told = np.array([wanted[image] for image in table["image"]])
+    classes, folds, accuracy, weights, bias = _learned(learn, values, told)
+    counts = {label: int((told == label).sum()) for label in classes}
+    found = Fit(str(target), len(told), counts, len(maps), accuracy, folds)
+    _write(target, found, maps, weights, bias)
+    return found
+
+
+def _cut(document: Document) -> str | None:
+    """Leave of a config's layers those before the first vote; return the file that this names."""
+    layers = document.data.get("layers")
+    places = [n for n, layer in enumerate(layers or ()) if isinstance(layer, dict) and layer.get("type") == "vote"]
+    if not isinstance(layers, list) or not places:
+        raise ConfigError(f"{document.where(('layers',))}: there is no layer of type vote to fit")
+    file: str | None = layers[places[0]].get("file")
+    del layers[places[0] :]
+    return file
+
+
+def _scikit_learn() -> Any:
+    try:
+        return tuple(import_module(f"sklearn.{part}") for part in ("linear_model", "model_selection"))
+    except ImportError:
+        raise InputError("scikit-learn is not installed: pip install 'haloflow[fit]'") from None
+
+
+def _labels(path: Path) -> dict[str, tuple[str, int]]:
+    """Return by the name of each image its label, and the line where that stands."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = csv.DictReader(file)
+            columns = list(rows.fieldnames or ())
+            if lacking := [name for name in ("image", "label") if name not in columns]:
+                raise InputError(
+                    f"{path}: has no column {' and no column '.join(lacking)}; its columns are "
+                    f"{', '.join(columns) or 'none'}"
+                )
+            found: dict[str, tuple[str, int]] = {}
+            for row in rows:
+                name, label = stem(row["image"] or ""), (row["label"] or "").strip()
+                at = f"{path}:{rows.line_num}"
+                if not label or not row["image"]:
+                    raise InputError(f"{at}: has no {'label' if row['image'] else 'image'}")
+                if name in found and found[name][0] != label:
+                    raise InputError(f"{at}: '{name}' is {label}, and in line {found[name][1]} {found[name][0]}")
+                found[name] = (label, rows.line_num)
+    except FileNotFoundError:
+        raise InputError(f"{path}: there is no such file") from None
+    except HaloflowError:
+        raise
+    except (OSError, ValueError, csv.Error) as error:
+        raise InputError(f"{path}: cannot be read: {error}") from None
+    return found
+
+
+def _known(named: Mapping[str, tuple[str, int]], images: Sequence[str], path: Path) -> dict[str, str]:
+    """Return the labels; raises `InputError` where they are of no image of the input, or too few to learn from."""
+    for name, (_, line) in named.items():
+        if name not in images:
+            few = images if len(images) <= 5 else [*images[:4], f"and {len(images) - 4} more"]
+            hint = nearest(name, images).partition("(")[0] if len(images) <= 10**4 else ""
+            raise InputError(f"{path}:{line}: input.images has no image '{name}'; {hint}(there are: {', '.join(few)})")
+    counts = Counter(label for label, _ in named.values())
+    told = ", ".join(f"{label} {count}" for label, count in sorted(counts.items())) or "none"
+    if len(counts) < 2:
+        raise InputError(f"{path}: has labels of one class only ({told}); votes decide between two or more")
+    if min(counts.values()) < 2:
+        raise InputError(f"{path}: has a class of one image ({told}); give at least two of each, better dozens")
+    return {name: label for name, (label, _) in named.items()}
+
+
+Numbers = NDArray[np.float64]
+
+
+def _learned(learn: Any, values: Numbers, given: NDArray[Any]) -> tuple[list[str], int, float, Numbers, Numbers]:
+    """Return the classes, folds and accuracy of the cross-validation, and the votes: weights (class, map), biases."""
+    _, selection = learn
+    classes, numbers = np.unique(given, return_inverse=True)
+    folds = int(min(FOLDS, np.bincount(numbers).min()))
+    right = 0
+    for train, test in selection.StratifiedKFold(folds, shuffle=True, random_state=0).split(values, numbers):
+        weights, bias = _regression(learn, values[train], numbers[train], len(classes))
+        right += int(((values[test] @ weights.T + bias).argmax(axis=1) == numbers[test]).sum())
+    weights, bias = _regression(learn, values, numbers, len(classes))
+    return [str(label) for label in classes], folds, right / len(numbers), weights, bias
+
+
+def _regression(learn: Any, values: Numbers, numbers: NDArray[np.int64], classes: int) -> tuple[Numbers, Numbers]:
+    """Return weights (class, map) and biases by which a softmax gives the regression's probabilities."""
+    middle, spread = values.mean(axis=0), values.std(axis=0)
+    spread[spread <= 1e-12 * np.abs(values).max(axis=0)] = np.inf  # a map that is the same for all tells nothing
+    model = learn[0].LogisticRegression(C=1.0, max_iter=10_000).fit((values - middle) / spread, numbers)
+    weights, bias = model.coef_ / spread, model.intercept_
+    if classes == 2:
+        weights, bias = np.concatenate([-weights, weights]) / 2, np.concatenate([-bias, bias]) / 2
+    return weights, bias - weights @ middle
+
+
+def _write(path: Path, found: Fit, maps: Sequence[str], weights: Numbers, bias: Numbers) -> None:
+    """Write a file of votes, whole or not at all."""
+    votes = {
+        "weights": {
+            label: {name: _rounded(w) for name, w in zip(maps, row, strict=True)}
+            for label, row in zip(found.classes, weights, strict=True)
+        },
+        "bias": {label: _rounded(b) for label, b in zip(found.classes, bias, strict=True)},
+    }
+    text = f"# {found.words}\n{yaml.safe_dump(votes, sort_keys=False, allow_unicode=True, width=110)}"
+    try:
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+            try:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+                Path(file.name).chmod(0o644)
+                Path(file.name).replace(path)
+            except BaseException:
+                Path(file.name).unlink(missing_ok=True)
+                raise
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written: {error}") from None
+
+
+def _rounded(number: float) -> float:
+    """Return a number of the digits that float32 has."""
+    return float(f"{number:.9g}")
