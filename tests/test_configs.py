@@ -30,6 +30,8 @@ def make_inputs() -> None:
     pipeline.ingest("tests/data/blue_marble.jpg", "demo/blue_marble.zarr", chunks=512)
     subprocess.run([sys.executable, ROOT / "scripts/make_geotiff.py", "demo/island.tif", "--side", "700"], check=True)
     pipeline.ingest("demo/island.tif", "demo/island.zarr")
+    letters = ["letters", "demo/letters/test", "--count", "3", "--seed", "2", "--sides", "64", "120"]
+    subprocess.run([sys.executable, ROOT / "scripts/make_xo.py", *letters], check=True)
     make_cells()
 
 

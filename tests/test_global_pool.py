@@ -76,6 +76,11 @@ def test_layers_after_it_see_one_pixel_of_each_map():
 
 
 def test_a_window_larger_than_one_pixel_does_not_fit_after_it():
-    job = load({"type": "global_pool"}, {"type": "convolution", "features": "f"}, features={"f": {"rows": [[1, 2]]}})
+    job = load(
+        {"type": "abs"},
+        {"type": "global_pool"},
+        {"type": "convolution", "features": "f"},
+        features={"f": {"rows": [[1, 2]]}},
+    )
     with pytest.raises(pipeline.errors.StackError, match="the map is 1 × 1; no place is left for it"):
         job.stack(np.zeros((5, 5), "u1"))
