@@ -19,6 +19,7 @@ from pipeline.api import plan, run
 from pipeline.config import nearest, opened
 from pipeline.document import Document
 from pipeline.errors import ConfigError, HaloflowError, InputError, OutputError, RunError
+from pipeline.execute.watching import Event
 from pipeline.job import load
 from pipeline.storage.findings import TABLES
 from pipeline.storage.images import find_apart, stem
@@ -71,7 +72,7 @@ def fit(
     memory: str | int | None = None,
     kernel: str | None = None,
     overwrite: bool = False,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[Event], None] | None = None,
 ) -> Fit:
     """Learn the weights and biases of a config's vote from labelled images, and write them as a file of votes.
 

@@ -163,7 +163,7 @@ def test_a_batch_is_told_in_few_lines_and_in_json(tmp_path: Path, haloflow: Call
     assert "i20" not in out
     code, out, err = haloflow("run", str(path), "--cluster", "serial", "--overwrite", "--json")
     assert code == 0, err
-    decided = json.loads(out)["decided"]
+    decided = json.loads(out.splitlines()[-1])["decided"]
     assert decided["rows"] == 23
     assert sum(decided["classes"].values()) == 23
     assert len(decided["first"]) == 20

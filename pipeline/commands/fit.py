@@ -5,7 +5,8 @@ import logging
 
 import click
 
-from pipeline.commands.common import options, progress_bar, show
+from pipeline.commands.common import options, show, told_in_a_line
+from pipeline.commands.progress import shown
 
 
 @click.command()
@@ -38,7 +39,7 @@ def fit(
     import pipeline
 
     logging.disable(logging.CRITICAL)
-    with progress_bar(labels, "tasks", quiet=quiet or as_json) as progress:
+    with told_in_a_line(), shown(as_json=False, quiet=quiet or as_json) as progress:
         found = pipeline.fit(
             config,
             labels,
