@@ -51,7 +51,8 @@ UNKNOWN_KEYS = [
       "(valid: black, channels, images, level, region, t, white, z)")),
     ("out.zarr", "out.zarr\n  chunk: 8",
      ("11: output.chunk: unknown key; did you mean 'chunks'? "
-      "(valid: chunks, compression, detections, dtype, layers, ome_zarr, pyramid, range, shards, store, summaries)")),
+      "(valid: chunks, compression, decisions, detections, dtype, layers, ome_zarr, pyramid, range, shards, "
+      "store, summaries)")),
     ("padding: same", "strides: 2",
      ("7: layers[0].strides: unknown key; did you mean 'stride'? "
       f"(valid: {CONVOLUTION_KEYS})")),
