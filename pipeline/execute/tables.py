@@ -170,11 +170,14 @@ class _Looked:
         height, width = self.array.unit
         for plane in range(self.array.planes):
             which = self.which[place_of(plane, self.array.outer)]
+            loaded: dict[int, Rows] = {}
             for line, numbers in enumerate(which):
                 parts = [np.empty(0, PLACED)]
-                for number in np.unique(numbers[numbers >= 0]).tolist():
-                    rows = self._load(number).rows
-                    rows = rows[rows["y"] // height == line]
+                several = np.unique(numbers[numbers >= 0]).tolist()
+                # A task's block may go over many rows of units: what the last one had is not read again.
+                loaded = {n: loaded[n] if n in loaded else self._load(n).rows for n in several}
+                for number, found in loaded.items():
+                    rows = found[found["y"] // height == line]
                     rows = rows[numbers[rows["x"] // width] == number]
                     placed = np.empty(len(rows), PLACED)
                     placed["plane"] = plane
