@@ -78,3 +78,25 @@ def test_tables_of_any_layers_are_those_of_the_whole_maps(layers: list[dict[str,
         assert list(found) == brute(maps, wanted["threshold"], wanted["distance"])
     finally:
         shutil.rmtree(here)
+
+
+def test_a_plain_that_begins_where_an_empty_block_does_has_its_peak_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The block reads nothing but fill value; that its first pixel is a peak is seen from those around it."""
+    monkeypatch.setattr("pipeline.planner.TASK_PIXELS", 0)
+    pixels = np.zeros((160, 160), np.uint8)
+    pixels[64:, 32:] = 255
+    array = zarr.create_array(str(tmp_path / "i.zarr"), shape=(160, 160), chunks=(32, 32), dtype="u1", fill_value=255)
+    array[:] = pixels
+    told = {
+        "input": {"images": str(tmp_path / "i.zarr")},
+        "features": {"dot": {"rows": [[1]]}},
+        "layers": [{"type": "convolution", "features": "dot"}],
+        "output": {"store": str(tmp_path / "o.zarr"), "chunks": 32, "detections": {"threshold": 0.5, "distance": 3}},
+    }
+    plan = pipeline.plan(pipeline.load(told))
+    assert plan.tasks < 25  # some blocks are left out
+    assert pipeline.run(plan, "serial").complete
+    found = pd.read_parquet(tmp_path / "o.zarr/_haloflow/tables/detections.parquet")
+    assert found[["map_y", "map_x"]].to_numpy().tolist() == [[64, 32]]
