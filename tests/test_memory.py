@@ -67,6 +67,14 @@ STACKS: dict[str, dict[str, Any]] = {
         "layers": [convolution(3), {"type": "pool"}],
         "output": {"chunks": 256, "shards": 1024, "pyramid": "mean", "dtype": "float16"},
     },
+    "tables and no maps": {
+        "features": features(3, 3, 3),
+        "layers": [convolution(3)],
+        "output": {
+            "detections": {"threshold": 0.1, "distance": 20},
+            "summaries": {"histogram": {"range": [-1, 1]}},
+        },
+    },
     "one tall block": {"features": features(1, 3, 3), "layers": [convolution(1)], "output": {"chunks": 3000}},
 }
 

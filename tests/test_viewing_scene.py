@@ -3,6 +3,7 @@
 import io
 import json
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
@@ -111,3 +112,10 @@ def test_pixels_without_a_number_have_a_contrast_all_the_same(tmp_path: Path) ->
     array = zarr.create_array(tmp_path / "im.zarr", shape=(4, 4), chunks=(4, 4), dtype="f4")
     array[:] = np.nan
     assert scene(str(tmp_path / "im.zarr")).layers[0].contrast == (0.0, 1.0)
+
+
+def test_a_store_without_maps_says_so(small: Path, haloflow: Callable[..., tuple[int, str, str]]) -> None:
+    tables = ("--set", "output.summaries={}")
+    assert haloflow("run", "config.yaml", "--cluster", "serial", *tables)[0] == 0
+    code, _, err = haloflow("view", "maps.zarr")
+    assert (code, "maps.zarr: has no maps to show, only tables" in err) == (2, True)

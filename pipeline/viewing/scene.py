@@ -12,6 +12,7 @@ import numpy as np
 import zarr
 from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, GzipCodec, ShardingCodec, TransposeCodec, ZstdCodec
 
+from pipeline.errors import ViewError
 from pipeline.inspection import inspect
 from pipeline.storage.images import open_image
 from pipeline.storage.ome import read_level
@@ -97,11 +98,16 @@ class Scene:
 
 
 def scene(path: str) -> Scene:
-    """Return what to show of a store that Haloflow made, or of an image; raises `InputError` if it is neither."""
+    """Return what to show of a store that Haloflow made, or of an image; raises `InputError` if it is neither.
+
+    Raises `ViewError` for a store that has tables and no maps.
+    """
     found = inspect(path)
     if found["kind"] == "image":
         return Scene(path, tuple(_distinct(_image(Place.of(path), visible=True))))
     layers, notes = list[Layer](), list[str]()
+    if not found["maps"]:
+        raise ViewError(f"{path}: has no maps to show, only tables; name the layers to keep in output.layers")
     if not found["complete"]:
         notes.append(f"{path}: its run is not complete: what is missing looks like empty space")
     names = list(dict.fromkeys(kept["image"] for kept in found["maps"]))
