@@ -45,6 +45,9 @@ else:
     AnyLayer = Annotated[reduce(operator.or_, LAYERS.values()), Discriminator("type")]
 
 
+TOLD = 50
+"""Things that are wrong and told at once: of a file with thousands nobody reads them, and each takes its time."""
+
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -126,15 +129,17 @@ def _take_votes(document: Document) -> None:
 
 
 def checked(document: Document, model: type[Model], keys: Callable[[Path, Any], Iterable[str]]) -> Model:
-    """Return a document as its model; raises `ConfigError` that lists everything wrong, a line each.
+    """Return a document as its model; raises `ConfigError` that lists what is wrong, a line each.
 
     ``keys`` gives those that may stand at a path, from the path and the value there.
     """
     try:
         return model.model_validate(document.data)
     except ValidationError as error:
-        told = dict.fromkeys(_tell(document, detail, keys) for detail in _root_causes(error.errors()))
-        raise ConfigError("\n".join(told)) from None
+        found = _root_causes(error.errors())
+        told = dict.fromkeys(_tell(document, detail, keys) for detail in found[:TOLD])
+        more = [f"{document.source}: and {len(found) - TOLD} more"] if found[TOLD:] else []
+        raise ConfigError("\n".join([*told, *more])) from None
 
 
 def load(path: FilePath) -> Document:

@@ -1,6 +1,7 @@
 """From the paths and globs a user writes to sources, with everything checked before any work."""
 
 import glob
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +26,8 @@ RESERVED = "_haloflow"
 
 MAX_EXTENT = 2**40
 MAX_CHANNELS = 2**16
+MAX_CHUNKS = 2**32
+"""Of 1024 × 1024 pixels they are four million gigapixels, and can still be counted."""
 
 
 def find(patterns: Sequence[str], options: Mapping[str, Any] | None = None) -> list[Place]:
@@ -168,6 +171,8 @@ def _source(
         )
     if min(array.chunks) < 1:
         raise InputError(f"{path}: has chunks of {' × '.join(map(str, array.chunks))}; its metadata is damaged")
+    if (chunks := math.prod(-(-n // size) for n, size in zip(array.shape, array.chunks, strict=True))) > MAX_CHUNKS:
+        raise InputError(f"{path}: has {chunks} chunks, and no image has more than {MAX_CHUNKS}; is it damaged?")
     check_codecs(path, array)
     count = shape.get("c", 1)
     labels = level.channels if level else None
