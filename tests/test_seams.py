@@ -3,7 +3,7 @@
 import shutil
 import tempfile
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -155,6 +155,40 @@ def jobs(draw: st.DrawFn) -> tuple[dict[str, Any], np.ndarray, list[int]]:
     return config, image, regular(draw, extents)
 
 
+@dataclass(frozen=True)
+class Laid:
+    """How an image lies in its store: the axis of its two planes, if it has them, and the chunks of its shards."""
+
+    axis: str | None
+    thick: int
+    """Planes in a chunk."""
+    shards: tuple[int, int] | None
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        return {None: ("c", "y", "x"), "z": ("c", "z", "y", "x"), "t": ("t", "c", "y", "x")}[self.axis]
+
+    def store(self, path: str, planes: list[np.ndarray], chunks: list[int]) -> None:
+        at = self.axes.index(self.axis) if self.axis else None
+        values = planes[0] if at is None else np.stack(planes, at)
+        sizes = {"c": len(planes[0]), self.axis: self.thick, "y": chunks[0], "x": chunks[1]}
+        group = dict(zip("yx", self.shards or (1, 1), strict=True))
+        shards = tuple(sizes[a] * group.get(a, 1) for a in self.axes) if self.shards else None
+        zarr.create_array(
+            path,
+            shape=values.shape,
+            chunks=tuple(sizes[a] for a in self.axes),
+            shards=shards,
+            dtype=values.dtype,
+            dimension_names=self.axes,
+        )[:] = values
+
+
+# Few, for they take their time: several objects in one, and two planes in place of one.
+few = st.sampled_from([None] * 7 + [(1, 2), (3, 2)])
+lays = st.builds(Laid, st.sampled_from([None] * 10 + ["z", "t"]), st.integers(1, 2), few)
+
+
 def bits(maps: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(maps).view(np.uint32)
 
@@ -164,22 +198,28 @@ def bits(maps: np.ndarray) -> np.ndarray:
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
 )
-@given(made=jobs(), data=st.data(), kernel=st.sampled_from([None, *BACKENDS]))
+@given(made=jobs(), laid=lays, data=st.data(), kernel=st.sampled_from([None, *BACKENDS]))
 def test_zarr_dask_and_whole_image_agree_to_the_bit(
-    folder: Path, made: tuple[dict[str, Any], np.ndarray, list[int]], data: st.DataObject, kernel: str | None
+    folder: Path,
+    made: tuple[dict[str, Any], np.ndarray, list[int]],
+    laid: Laid,
+    data: st.DataObject,
+    kernel: str | None,
 ) -> None:
     config, image, chunks = made
     here = Path(tempfile.mkdtemp(dir=folder))
     source, target = str(here / "image.zarr"), str(here / "maps.zarr")
     config["input"]["images"], config["output"]["store"] = source, target
-    stored = zarr.create_array(source, shape=image.shape, chunks=(len(image), *chunks), dtype=image.dtype)
-    stored[:] = image
+    planes = [image, image[:, ::-1, ::-1]] if laid.axis else [image]
+    laid.store(source, planes, chunks)
     job = pipeline.load(config)
     try:
         whole = job.stack(image, kernel=kernel)
     except StackError:
         assume(False)
     config["output"]["chunks"] = regular(data.draw, whole.shape[1:])
+    if grouped := data.draw(few, "shards"):
+        config["output"]["shards"] = [c * n for c, n in zip(config["output"]["chunks"], grouped, strict=True)]
     kept = [name for name in job.stack.names if data.draw(st.booleans(), "kept")]
     config["output"]["layers"] = kept or [job.stack.names[-1]]
     job = pipeline.load(config)
@@ -201,7 +241,8 @@ def test_zarr_dask_and_whole_image_agree_to_the_bit(
         assert isinstance(outcome, Done), outcome
     for array in (k.array for k in planned.kept):
         run = zarr.open_array(f"{target}/image/{array.layer}/0")[:]
-        expected = job.stack(image, layer=array.layer, kernel=kernel)
+        expected = [job.stack(plane, layer=array.layer, kernel=kernel) for plane in planes]
+        expected = np.stack(expected, laid.axes.index(laid.axis)) if laid.axis else expected[0]
         assert run.dtype == expected.dtype == np.float32
         assert run.shape == expected.shape
         assert np.array_equal(bits(run), bits(expected)), array.layer
