@@ -9,7 +9,7 @@ import numpy as np
 from pipeline.background import background, seeing
 from pipeline.describe import size, times
 from pipeline.errors import PlanError, StackError
-from pipeline.forecast import PROCESS, Costs, TaskCost
+from pipeline.forecast import PROCESS, Costs, TaskCost, largest_read
 from pipeline.geometry import Window
 from pipeline.grid import BlockGrid, MapGrid
 from pipeline.pixels import PixelScale
@@ -59,6 +59,7 @@ def plan_image(
     held = block_memory(source, bound, kept, extents, grid, task.held, reading.staged())
     grid, cache = reading.fitted(room - held)
     planned = ImagePlan(source, scale, bound, extents, kept, grid, task, output.store, cache, after=after)
+    planned = _by_slabs(planned, memory)
     if memory <= PROCESS:
         raise PlanError(
             f"a worker holds {size(PROCESS)} before it has a single pixel, and may have {size(memory)}: give more with "
@@ -72,6 +73,20 @@ def plan_image(
             f"output.{what}s smaller, or give more with --memory"
         )
     return planned if stored is None else _without_empty(planned, stored)
+
+
+def _by_slabs(image: ImagePlan, memory: int) -> ImagePlan:
+    """Return a plan that decodes chunks of several planes once for all of them, where it fits and is less to read."""
+    source = image.source
+    if not source.outer or source.along(source.outer[-1].name, source.grain) == 1:
+        return image
+    thick = max(len(source.together(n)) for n in range(source.outer[-1].extent))
+    read, _ = largest_read(
+        image.stack, image.places, tuple(k.stored for k in image.made), image.grid, tuple(image.extents)
+    )
+    # The slab that blocks are made of, and one that is read meanwhile.
+    other = replace(image, grid=replace(image.grid, band=0), cache=2 * thick * read * source.pixel_bytes, slabs=True)
+    return other if other.peak_memory <= memory and other.bytes_read < image.bytes_read else image
 
 
 def _without_empty(image: ImagePlan, stored: Stored) -> ImagePlan:
@@ -91,7 +106,7 @@ def _without_empty(image: ImagePlan, stored: Stored) -> ImagePlan:
         numbers, counts = np.unique(k.array.encoding.encode(v), return_counts=True)
         alike = alike and len(numbers) == 1
         kept.append(replace(k, array=replace(k.array, fill=numbers[counts.argmax()].item())))
-    seen = seeing(image.reading, stored, unit(source)) if alike else None
+    seen = image.in_order(seeing(image.reading, stored, unit(source))) if alike else None
     return replace(image, made=tuple(kept), background=found, seeing=seen)
 
 

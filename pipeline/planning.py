@@ -60,6 +60,8 @@ class ImagePlan:
     """Bytes of decoded chunks that a worker keeps for later tasks."""
     after: BoundStack | None = None
     """The layers from the one on that joins whole maps: they are done at the run's end."""
+    slabs: bool = False
+    """Whether what it keeps is what a block reads of all planes that lie in the same chunks."""
     background: tuple[NDArray[np.float32], ...] = ()
     """For each map made its values where the image is all fill value; empty where nearly all of it is stored."""
     seeing: tuple[int, ...] | None = None
@@ -77,8 +79,19 @@ class ImagePlan:
 
     @property
     def blocks(self) -> Sequence[int]:
-        """The numbers of the blocks to make, plane by plane in the order of the walk."""
-        return range(self.count) if self.seeing is None else self.seeing
+        """The numbers of the blocks to make in the order of the walk: plane by plane, or slab by slab."""
+        return self._all if self.seeing is None else self.seeing
+
+    @cached_property
+    def _all(self) -> Sequence[int]:
+        return self.reading.walk() if self.slabs else range(self.count)
+
+    def in_order(self, blocks: Sequence[int]) -> tuple[int, ...]:
+        """Return blocks that come plane by plane in the order of the walk."""
+        if not self.slabs:
+            return tuple(blocks)
+        plain = len(self.grid)
+        return tuple(sorted(blocks, key=lambda n: (self.source.together(n // plain).start, n % plain, n)))
 
     def at(self, number: int) -> tuple[int, tuple[int, ...]]:
         """Return the plane of a block, and the block's index in the grid."""
@@ -104,7 +117,7 @@ class ImagePlan:
     @property
     def block_memory(self) -> int:
         """The most bytes that one task holds, at the worst of reading, computing and writing."""
-        staged = self.reading.staged() if self.cache else 0
+        staged = self.cache if self.slabs else self.reading.staged() if self.cache else 0
         return block_memory(self.source, self.stack, self.made, self.extents, self.grid, self.task.held, staged)
 
     @property
@@ -120,7 +133,8 @@ class ImagePlan:
     @property
     def bytes_read(self) -> int:
         """Decoded bytes of all chunks that one worker reads; those read twice count twice."""
-        return round(self.reading.bytes_read(self.cache) * self._seen)
+        read = self.reading.slab_bytes_read() if self.slabs else self.reading.bytes_read(self.cache)
+        return round(read * self._seen)
 
     @property
     def bytes_written(self) -> int:

@@ -1,8 +1,11 @@
 """What blocks read of an image: which chunks they share, how many of these fit in memory, and the bytes of it all."""
 
+from bisect import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import accumulate
+from typing import overload
 
 from pipeline.geometry import Interval, Region
 from pipeline.grid import BlockGrid
@@ -24,6 +27,45 @@ LOOKS = 256
 
 KNOWN = 2**14
 """Blocks of an axis whose chunks are remembered."""
+
+
+@dataclass(frozen=True)
+class Walk(Sequence[int]):
+    """The numbers of all blocks of an image whose chunks hold several planes: a block of all of these, then the next.
+
+    >>> list(Walk((2, 1), 2, 6))
+    [0, 2, 1, 3, 4, 5]
+    """
+
+    slabs: tuple[int, ...]
+    """The numbers of planes that lie in the same chunks, along the last outer axis."""
+    blocks: int
+    """Of a plane."""
+    total: int
+
+    def __len__(self) -> int:
+        return self.total
+
+    @overload
+    def __getitem__(self, place: int) -> int: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[int]: ...
+
+    def __getitem__(self, place: int | slice) -> int | Sequence[int]:
+        if isinstance(place, slice):
+            return [self[n] for n in range(*place.indices(self.total))]
+        if not 0 <= place < self.total:
+            raise IndexError(place)
+        row, within = divmod(place, self._ends[-1] * self.blocks)
+        slab = bisect(self._ends, within // self.blocks)
+        first = self._ends[slab] - self.slabs[slab]
+        block, plane = divmod(within - first * self.blocks, self.slabs[slab])
+        return (row * self._ends[-1] + first + plane) * self.blocks + block
+
+    @cached_property
+    def _ends(self) -> list[int]:
+        return list(accumulate(self.slabs))
 
 
 @dataclass(frozen=True)
@@ -95,6 +137,20 @@ class Reading:
         columns = self._read(1, (self.grid.band or width) if cache else 1)
         height, width = self.source.chunks
         return self.source.planes * rows * columns * height * width * self.source.decoded_bytes
+
+    def walk(self) -> Walk:
+        """Return the blocks in the order in which those of planes that lie in the same chunks follow on each other."""
+        extent = self.source.outer[-1].extent
+        slabs: list[int] = []
+        while sum(slabs) < extent:
+            slabs.append(len(self.source.together(sum(slabs))))
+        return Walk(tuple(slabs), len(self.grid), self.source.planes * len(self.grid))
+
+    def slab_bytes_read(self) -> int:
+        """Return the decoded bytes of all chunks that one worker reads in this order; each block reads its own."""
+        slabs = self.source.planes // self.source.outer[-1].extent * len(self.walk().slabs)
+        height, width = self.source.chunks
+        return slabs * self._read(0, 1) * self._read(1, 1) * height * width * self.source.decoded_bytes
 
     def _read(self, axis: int, together: int) -> int:
         """Return the chunks along an axis where as many blocks ``together`` read each chunk between them once."""

@@ -9,8 +9,12 @@ import pytest
 import zarr
 
 import pipeline
+from pipeline.execute import serial
+from pipeline.execute.task import Done
 from pipeline.grid import BlockGrid
+from pipeline.storage import chunkfiles, output
 from pipeline.storage.images import open_image
+from pipeline.storage.records import Segments
 from pipeline.storage.stored import stored_chunks
 
 LAYERS: list[dict[str, Any]] = [
@@ -177,3 +181,55 @@ def test_four_axes_without_names_are_refused(tmp_path: Path) -> None:
     store("tzyx", tmp_path / "i.zarr", pixels("tzyx"), dimension_names=None)
     with pytest.raises(pipeline.HaloflowError, match=r"has 4 axes and no names of them; expected \(y, x\)"):
         open_image(str(tmp_path / "i.zarr"))
+
+
+@pytest.mark.parametrize("thick", [1, 2, 3, 4])
+@pytest.mark.parametrize("axes", ["zyx", "tczyx", "tyx"])
+def test_chunks_of_several_planes_are_read_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, axes: str, thick: int
+) -> None:
+    last = "z" if "z" in axes else "t"
+    values = pixels(axes)
+    store(axes, tmp_path / "i.zarr", values, chunks={**CHUNKS, "y": 33, "x": 29, last: min(thick, EXTENTS[last])})
+    sizes: list[int] = []
+    whole = chunkfiles.get
+
+    def get(path: Path) -> bytes:
+        found = whole(path)
+        sizes.append(len(found) if "i.zarr" in path.parts and "c" in path.parts else 0)
+        return found
+
+    monkeypatch.setattr(chunkfiles, "get", get)
+    job = load(tmp_path, chunks=64)
+    plan = pipeline.plan(job)
+    assert plan.images[0].slabs == (thick > 1)
+    deep = min(thick, EXTENTS[last])  # the last chunk may hold planes beyond the image
+    assert plan.images[0].bytes_read == values.nbytes * (-(-EXTENTS[last] // deep) * deep) // EXTENTS[last]
+    assert pipeline.run(plan, "serial").complete
+    stored = sum(f.stat().st_size for f in (tmp_path / "i.zarr" / "c").rglob("*") if f.is_file())
+    assert sum(sizes) == stored
+    same(job, axes, values, zarr.open_array(tmp_path / "o.zarr/i/pool/0", mode="r"), "pool")
+
+
+def test_slabs_begin_where_chunks_do_and_take_what_memory_allows(tmp_path: Path) -> None:
+    store("zyx", tmp_path / "i.zarr", pixels("zyx"), chunks={**CHUNKS, "z": 3})
+    job = load(tmp_path, input={"z": [1, 4]})
+    plan = cut(pipeline.plan(job), 8)
+    image = replace(plan.images[0], slabs=True)
+    count = len(image.grid)
+    assert count > 1
+    planes = [n // count for n in image.blocks]
+    assert sorted(image.blocks) == list(range(3 * count))
+    assert planes == [0, 1] * count + [2] * count  # planes 1 and 2 lie in the first chunk, 3 in the second
+    assert image.in_order(range(3 * count)) == tuple(image.blocks) == tuple(image.blocks[:])
+    for outcome in serial.run(made_in(replace(plan, images=(image,))), Segments(image.store, "", 1)):
+        assert isinstance(outcome, Done), outcome
+    made = zarr.open_array(tmp_path / "o.zarr/i/pool/0")[:]
+    for z in range(3):
+        np.testing.assert_array_equal(made[:, z], job.stack(pixels("zyx")[1 + z]))
+
+
+def made_in(plan: pipeline.Plan) -> pipeline.Plan:
+    """Make the empty store of a plan."""
+    output.create(str(plan.store), [kept.array for kept in plan.images[0].kept], {})
+    return plan

@@ -63,7 +63,7 @@ def _make_block(plan: ImagePlan, image: int, block: int, cache: ChunkCache, segm
     regions = plan.grid.regions(index)
     seen = plan.grid.seen(index)
     walk = plan.stack.walk(plan.wanted(seen), plan.extents)
-    raw = plan.source.read(walk.read, cache, plan.reading.readers(index, walk.read), plane)
+    raw = plan.source.read(walk.read, cache, plan.reading.readers(index, walk.read), plane, slabs=plan.slabs)
     made = compute(plan, raw, walk, regions, seen, looked_at(plane, plan.source.planes))
     taken = raw.nbytes
     del raw

@@ -7,6 +7,7 @@ image that was changed in between. During a run an image does not change.
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import groupby, product
 from pathlib import Path
@@ -118,6 +119,22 @@ class ChunkCache:
                 future.set_result(read[key])
             else:
                 future.cancel()
+
+    def shared(self, name: Planar, readers: int, get: Callable[[], Pixels]) -> Pixels:
+        """Return pixels that so many blocks in all read whole, under a name of their own: held, or else by ``get``."""
+        key = (name, 0, 0)
+        claim = self.claim({key: readers})
+        if key in claim.found:
+            return claim.found[key]
+        if key in claim.awaited:
+            with suppress(CancelledError):  # whoever read it failed; so will this read, unless the fault has passed
+                return claim.awaited[key].result()
+        read: dict[Key, Pixels] = {}
+        try:
+            read[key] = pixels = get()
+        finally:
+            self.settle(claim, read)
+        return pixels
 
     def _keep(self, key: Key, pixels: Pixels) -> None:
         if pixels.nbytes > self.limit:

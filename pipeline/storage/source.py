@@ -128,6 +128,15 @@ class Source:
         deep = self.along("c", self.grain)
         return len({pick // deep for pick in self.picks}) * deep * thick * np.dtype(self.dtype).itemsize
 
+    def together(self, plane: int) -> range:
+        """Return the planes that lie in the same chunks as a plane along the last outer axis, itself among them."""
+        if not self.outer:
+            return range(plane, plane + 1)
+        axis, thick = self.outer[-1], self.along(self.outer[-1].name, self.grain)
+        at = plane % axis.extent
+        low = (axis.first + at) // thick * thick - axis.first
+        return range(plane - at + max(low, 0), plane - at + min(low + thick, axis.extent))
+
     def along(self, axis: str, sizes: Sequence[int]) -> int:
         """Return the one of the sizes, one for each axis of the array, that is of the named axis; 1 without it."""
         return sizes[self.axes.index(axis)] if axis in self.axes else 1
@@ -137,7 +146,13 @@ class Source:
         return tuple(Interval(i.start + o, i.stop + o) for i, o in zip(region, self.offset, strict=True))
 
     def read(
-        self, region: Region, cache: ChunkCache | None = None, readers: Readers = ((), ()), plane: int = 0
+        self,
+        region: Region,
+        cache: ChunkCache | None = None,
+        readers: Readers = ((), ()),
+        plane: int = 0,
+        *,
+        slabs: bool = False,
     ) -> NDArray[Any]:
         """Return the raw pixels of a region (y, x) of all channels as (c, y, x); raises `InputError` if it cannot.
 
@@ -151,15 +166,23 @@ class Source:
             With a cache: who else reads the chunks of the region.
         plane
             The number of the plane, those of z running fastest.
+        slabs
+            Whether, with a cache, the region is read and kept for all planes that lie in the same chunks.
         """
         placed = self.placed(region)
         try:
             array = cache.open(self.array, "r") if cache else Handle.open(self.array, "r")
             if cache is None or not cache.limit or is_empty(region):
-                return self._get(array, placed, plane)
+                return self._plane(array, placed, plane)
+            if slabs:
+                planes = self.together(plane)
+                name = (f"{self.array} {placed}", planes.start)
+                slab = cache.shared(name, len(planes), lambda: self._get(array, placed, planes))
+                found: NDArray[Any] = slab[plane - planes.start]
+                return found
             whole = (self.along("y", self.shape), self.along("x", self.shape))
             chunked = Chunked((str(self.array), plane), whole, self.chunks)
-            return chunked.read(placed, readers, cache, lambda part: self._get(array, part, plane))
+            return chunked.read(placed, readers, cache, lambda part: self._plane(array, part, plane))
         except PlaceError as error:
             raise InputError(f"{self.path}: {self._where(plane, region)} cannot be read: {error}") from None
         except Exception as error:
@@ -173,19 +196,26 @@ class Source:
         outer = "".join(f"{axis.name} {axis.first + at}, " for axis, at in places)
         return f"{outer}y {region[0]}, x {region[1]}"
 
-    def _get(self, array: Handle, region: Region, plane: int) -> NDArray[Any]:
-        """Return a region, in pixels of the array, of a plane."""
-        firsts = [axis.first + at for axis, at in zip(self.outer, place_of(plane, self.outer), strict=True)]
+    def _plane(self, array: Handle, region: Region, plane: int) -> NDArray[Any]:
+        """Return a region, in pixels of the array, of one plane."""
+        found: NDArray[Any] = self._get(array, region, range(plane, plane + 1))[0]
+        return found
+
+    def _get(self, array: Handle, region: Region, planes: range) -> NDArray[Any]:
+        """Return a region, in pixels of the array, of planes that follow on each other along the last outer axis."""
+        firsts = [axis.first + at for axis, at in zip(self.outer, place_of(planes.start, self.outer), strict=True)]
         boxes = {axis.name: Interval(n, n + 1) for axis, n in zip(self.outer, firsts, strict=True)}
+        if self.outer:
+            boxes[self.outer[-1].name] = Interval(firsts[-1], firsts[-1] + len(planes))
         order = [self.axes.index(axis) for axis in (*boxes, "c", "y", "x") if axis in self.axes]
         parts = []
         for run in self._runs:
             boxes |= {"c": run, "y": region[0], "x": region[1]}
             values = np.asarray(array.read(tuple(boxes[axis] for axis in self.axes)), self.dtype)
-            parts.append(values.transpose(order).reshape(len(run), *map(len, region)))
+            parts.append(values.transpose(order).reshape(len(planes), len(run), *map(len, region)))
         read = [c for run in self._runs for c in range(run.start, run.stop)]
-        joined = parts[0] if len(parts) == 1 else np.concatenate(parts)
-        return joined if read == list(self.picks) else joined[[read.index(pick) for pick in self.picks]]
+        joined = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+        return joined if read == list(self.picks) else joined[:, [read.index(pick) for pick in self.picks]]
 
     @cached_property
     def _runs(self) -> tuple[Interval, ...]:
