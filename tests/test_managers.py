@@ -1,6 +1,7 @@
 """Batch systems and Kubernetes as far as they go without one: what they are asked for, and what they cannot do."""
 
 import os
+import re
 import sys
 import textwrap
 import time
@@ -9,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import psutil
 import pytest
 from distributed import Client, Event, LocalCluster
 
@@ -47,6 +49,10 @@ def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_script_of_a_job_has_what_the_site_wants_and_one_thread_a_worker(commands: None, kind: str) -> None:
     with manager(f"{ROOT}/configs/clusters/{kind}.yaml").start(4 * 10**9, []) as made:
         script = made.job_script()
+        assert re.fullmatch(r"http://127\.0\.0\.1:\d+/status", made.dashboard_link)
+        port = int(made.dashboard_link.split(":")[2].split("/")[0])
+        listening = {c.laddr.ip for c in psutil.Process().net_connections("inet") if c.laddr.port == port}
+        assert listening == {"127.0.0.1"}
     for line in SAID[kind]:
         assert line in script
     for name in THREADS:

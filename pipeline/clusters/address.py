@@ -1,5 +1,6 @@
 """A scheduler that somebody has started, at its address."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Literal, Self
 
 from distributed import Client
 from distributed.security import Security
+from distributed.versions import VersionMismatchWarning
 from pydantic import Field, model_validator
 
 from pipeline.clusters.base import Remote, caution
@@ -48,7 +50,9 @@ class Address(Remote):
             raise ClusterError(f"--workers: how many {self.address} has is up to who started it; leave it out")
         caution(self.address)
         try:
-            client = Client(self.address, timeout=PATIENCE, security=self._security())
+            with warnings.catch_warnings():  # what `agree` says is more precise, and ends the run
+                warnings.simplefilter("ignore", VersionMismatchWarning)
+                client = Client(self.address, timeout=PATIENCE, security=self._security())
         except (OSError, TimeoutError, ValueError) as error:
             raise ClusterError(
                 f"--cluster {self.address}: no scheduler answers there ({explain(error)}); start one with 'dask "

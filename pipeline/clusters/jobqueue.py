@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, ClassVar, Literal
 
+import dask
 from distributed.core import Status
 from distributed.security import Security
 from pydantic import Field
@@ -56,8 +57,17 @@ class JobQueue(Managed):
             raise ClusterError(f"there is no command {command} here: run this where jobs of {self.type} are submitted")
         with TemporaryDirectory(prefix=".haloflow-tls-", dir=self.options.get("shared_temp_directory", ".")) as folder:
             security = {"security": _keys(Path(folder).resolve())} if self._is_encrypted else {}
-            with made(**self.arguments(memory), **security, job_cls=_telling(made.job_cls, troubles)) as cluster:
+            with (
+                dask.config.set(self._links),
+                made(**self.arguments(memory), **security, job_cls=_telling(made.job_cls, troubles)) as cluster,
+            ):
                 yield cluster
+
+    @property
+    def _links(self) -> dict[str, str]:
+        """What Dask is to say where its pages are, unless the site puts them elsewhere: not where its scheduler is."""
+        elsewhere = "dashboard_address" in self.options.get("scheduler_options", {})
+        return {} if elsewhere else {"distributed.dashboard.link": "http://127.0.0.1:{port}/status"}
 
     @property
     def _is_encrypted(self) -> bool:
