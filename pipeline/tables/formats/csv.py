@@ -10,7 +10,10 @@ from pipeline.tables.formats.base import Table, Writer
 
 
 class Csv(Writer):
-    """CSV with a header; world coordinates come first, as napari names them (t, z, y, x: those there are)."""
+    """CSV with a header; world coordinates come first, as napari names them (t, z, y, x: those there are).
+
+    napari takes all rows for one layer of points: of several images the rows of one are to be cut out first.
+    """
 
     def __init__(self, file: BinaryIO, columns: Sequence[Column], about: Mapping[str, Any]) -> None:
         super().__init__(file, columns, about)
