@@ -7,17 +7,17 @@ from typing import Any
 
 import psutil
 
+from pipeline.batch import Batch
 from pipeline.describe import parse_size
-from pipeline.errors import HaloflowError, PlaceError
 from pipeline.execute import running
 from pipeline.execute.report import Report
 from pipeline.execute.watching import Event
 from pipeline.job import Job
-from pipeline.planner import plan_image
-from pipeline.planning import ImagePlan, Plan
+from pipeline.planner import Planner
+from pipeline.planning import Plan
+from pipeline.storage.alike import Opener
 from pipeline.storage.identity import identity
-from pipeline.storage.images import find_apart, open_image
-from pipeline.storage.place import Place
+from pipeline.storage.images import find_apart
 from pipeline.storage.selecting import select
 from pipeline.tables import formats as tables
 from pipeline.tables.watch import wanted_of
@@ -31,7 +31,9 @@ def plan(
     kernel: str | None = None,
     storage_options: Mapping[str, Any] | None = None,
 ) -> Plan:
-    """Plan a job: open its images, choose kernels, tasks and tiles, forecast memory and time. Nothing is written.
+    """Plan a job: choose kernels, tasks and tiles, forecast memory and time. Nothing is written.
+
+    Of many images one is opened here, and each of the others when it is asked for.
 
     Parameters
     ----------
@@ -50,37 +52,26 @@ def plan(
     HaloflowError
         A `PlaceError` where a place cannot be reached; an `InputError`, `StackError` or `PlanError` that names the
         image and what does not fit, where no image can be run. Where some can, the others are in the plan's ``bad``,
-        with the reasons.
+        with the reasons, and fail alone when they are run.
     """
     if storage_options is not None:
         job = job.opened_with(storage_options)
     limit = psutil.virtual_memory().total // (os.cpu_count() or 1) if memory is None else parse_size(memory)
-    places = find_apart(job.config.input.images, job.options)
-    images: list[ImagePlan] = []
-    bad: list[tuple[Place, HaloflowError]] = []
-    for place in places:
-        try:
-            source = select(open_image(place, job.config.input.level, "input.level"), job.config.input, "input")
-            images.append(plan_image(source, job.stack.layers, job.scale(source.dtype), job.output, limit, kernel))
-        except PlaceError:
-            raise
-        except HaloflowError as error:
-            bad.append((place, error))
-    if not images:
-        raise bad[0][1]
-    on_earth = {image.source.geo.crs if image.source.geo else "" for image in images}
-    tables.check(wanted_of(job.output.watches.values()), on_earth)
-    refused = {place for place, _ in bad}
-    good = [place for place in places if place not in refused]
-    config = job.config.model_dump(mode="json")
+    given, config = job.config.input, job.config.model_dump(mode="json")
+    places = find_apart(given.images, job.options)
+    opener, planner = Opener(given.level), Planner(job.stack.layers, job.scale, job.output, limit, kernel)
+    images = Batch(places, lambda place: planner.plan(select(opener.open(place), given, "input")))
+    wanted = wanted_of(job.output.watches.values())
+    # Of tables one says where all images lie: then all of them are looked at here.
+    geos = (image.source.geo for image in images) if wanted[0] else ()
+    tables.check(wanted, {geo.crs if geo else "" for geo in geos})
     return Plan(
-        tuple(images),
+        images,
         job.output.store,
         limit,
         config,
-        (*good, *(p for p, _ in bad), *job.reads),
+        (*places, *job.reads),
         identity(config, job.features, kernel),
-        tuple((str(place), str(error)) for place, error in bad),
     )
 
 

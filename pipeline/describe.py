@@ -7,6 +7,7 @@ from dask.utils import parse_bytes
 
 from pipeline.errors import PlanError
 from pipeline.kernels import TOLERANCE
+from pipeline.kinds import Kinds
 
 if TYPE_CHECKING:  # the plan prints itself through here
     from pipeline.planning import ImagePlan, Plan
@@ -79,20 +80,34 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"
 
 
-def plan_dict(plan: "Plan") -> dict[str, Any]:
-    """Return a plan as plain data, sizes in bytes and pixels."""
+def plan_record(plan: "Plan", kinds: Kinds) -> dict[str, Any]:
+    """Return what a store keeps of a plan: ``inputs`` are all paths by their names, ``images`` those looked at."""
+    inputs = plan.inputs
     return {
         "store": str(plan.store),
-        "tasks": plan.tasks,
         "memory_limit": plan.memory,
-        "peak_memory": plan.peak_memory,
         "tolerance": TOLERANCE,
-        "images": [_image_dict(image) for image in plan.images],
+        "inputs": inputs,
+        "images": kinds.to_list(inputs),
+    }
+
+
+def plan_dict(plan: "Plan") -> dict[str, Any]:
+    """Return a plan as plain data, sizes in bytes and pixels."""
+    kinds, tasks, peak = Kinds(image_dict), 0, 0
+    for image in plan.images:
+        kinds.add(image)
+        tasks, peak = tasks + len(image.blocks), max(peak, image.peak_memory)
+    return {
+        **plan_record(plan, kinds),
+        "tasks": tasks,
+        "peak_memory": peak,
         "bad": [{"path": path, "reason": reason} for path, reason in plan.bad],
     }
 
 
-def _image_dict(image: "ImagePlan") -> dict[str, Any]:
+def image_dict(image: "ImagePlan") -> dict[str, Any]:
+    """Return the plan of an image as plain data."""
     last = len(image.stack.operations) - 1
     composed = image.stack.window(last)
     layers = [
@@ -172,16 +187,21 @@ def _image_dict(image: "ImagePlan") -> dict[str, Any]:
 
 
 def plan_text(plan: "Plan", most: int = 3) -> str:
-    """Return a plan in words; of many images the first few."""
-    lines = [f"plan for {plan.store}: {_count(len(plan.images), 'image')}, {_count(plan.tasks, 'task')}"]
-    for image in plan.images[:most]:
-        lines += ["", *_image_lines(_image_dict(image))]
-    lines += [f"cannot be run: {path}: {reason}" for path, reason in plan.bad]
-    if len(plan.images) > most:
-        lines += ["", f"… and {len(plan.images) - most} more images (all with --json)"]
+    """Return a plan in words; of many images one of each kind, and of many kinds the first few."""
+    told = plan_dict(plan)
+    count = len(told["inputs"]) - len(told["bad"])
+    lines = [f"plan for {plan.store}: {_count(count, 'image')}, {_count(told['tasks'], 'task')}"]
+    for image in told["images"][:most]:
+        lines += ["", *_image_lines(image)]
+        if image["alike"]:
+            lines.append(f"  alike     {_count(len(image['alike']), 'more image')}, each of as many tasks")
+    lines += [f"cannot be run: {bad['path']}: {bad['reason']}" for bad in told["bad"]]
+    if rest := told["images"][most:]:
+        more = sum(1 + len(image["alike"]) for image in rest)
+        lines += ["", f"… and {_count(more, 'more image')} of {_count(len(rest), 'other kind')} (all with --json)"]
     lines += [
         "",
-        f"a worker    {size(plan.peak_memory)} at its peak, of {size(plan.memory)} allowed",
+        f"a worker    {size(told['peak_memory'])} at its peak, of {size(plan.memory)} allowed",
         f"exactness   the same bits for every chunking, task size and number of workers; kernels agree with a "
         f"float64 reference to {TOLERANCE:g} of a map's scale",
     ]

@@ -7,6 +7,7 @@ import zarr
 
 from pipeline.describe import pixels, size, stored_as, times
 from pipeline.errors import HaloflowError, InputError
+from pipeline.kinds import images_of
 from pipeline.storage.images import RESERVED, open_image
 from pipeline.storage.place import Place
 
@@ -31,7 +32,7 @@ def inspect(path: str, options: Mapping[str, Any] | None = None) -> dict[str, An
         }
     maps = [
         {"image": image["name"], "planes": image.get("planes", {}), **kept, "channels": _channels(image, kept["layer"])}
-        for image in record["plan"]["images"]
+        for image in images_of(record["plan"])
         for kept in image["kept"]
     ]
     return {
@@ -40,7 +41,7 @@ def inspect(path: str, options: Mapping[str, Any] | None = None) -> dict[str, An
         "complete": record["complete"],
         "version": record["version"],
         "maps": maps,
-        "inputs": {image["name"]: image["path"] for image in record["plan"]["images"]},
+        "inputs": record["plan"]["inputs"],
         "made_as": record["plan"]["store"],
         "tables": list((record.get("report") or {}).get("tables", [])),
         "report": record.get("report"),
@@ -62,7 +63,7 @@ def _record(place: Place) -> dict[str, Any] | None:
     if (
         not isinstance(record, dict)
         or not {"plan", "complete", "version"} <= record.keys()
-        or (not isinstance(record["plan"], dict) or "images" not in record["plan"])
+        or (not isinstance(record["plan"], dict) or not {"images", "inputs"} <= record["plan"].keys())
     ):
         raise InputError(f"{place}: its record of the run is damaged")
     return record

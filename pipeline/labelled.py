@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import HaloflowError, InputError, OutputError
 from pipeline.geometry import Window
+from pipeline.kinds import images_of
 from pipeline.storage.ome import read_level
 from pipeline.storage.place import Place
 from pipeline.storage.target import recorded
@@ -136,7 +137,7 @@ def open_store(store: str, options: Mapping[str, Any] | None = None) -> Any:
     if record is None:
         raise OutputError(f"{store}: is no store that haloflow made")
     nodes = {}
-    for image in record["plan"]["images"]:
+    for image in images_of(record["plan"]):
         for kept in image["kept"]:
             path = f"{image['name']}/{kept['layer']}"
             # A variable that is called as an axis would be taken for its coordinates.

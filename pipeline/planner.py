@@ -1,7 +1,8 @@
 """The planner: which blocks, groups of layers and tiles make an image in the least time that fits the memory."""
 
 import math
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -23,56 +24,109 @@ from pipeline.storage.stored import Stored, stored_chunks, unit
 TASK_PIXELS = 2**23
 """Input pixels of one channel that a task grows to at the most, where its write units let it."""
 
+KNOWN = 64
+"""Kinds of images whose plans are remembered."""
+
 TASK_SECONDS = 0.02
 """What a task costs beside its pixels: scheduling, opening arrays, the calls to storage."""
 
 
-def plan_image(
-    source: Source,
-    stack: Stack,
-    scale: PixelScale,
-    output: OutputSpec,
-    memory: int,
-    kernel: str | None,
-) -> ImagePlan:
-    """Plan one image; raises `StackError` where the stack does not fit it and `PlanError` where the memory does not."""
-    try:
-        bound = stack.bind(source.channels, kernel)
-        extents = bound.extents(source.extents)
-    except StackError as error:
-        raise StackError(f"{source.path}: {error}") from None
-    names = dict.fromkeys([*output.layers, *output.watches])
-    kept = tuple(_keep(source, stack, bound, extents, name, output) for name in names)
-    places = tuple(k.place for k in kept)
-    after = bound.part(stack.local, len(bound.operations)) if stack.local < len(bound.operations) else None
-    # What comes after the last map that is kept is checked, and then never made.
-    bound, extents = bound.part(0, max(places) + 1), extents[: max(places) + 2]
-    grids = tuple(
-        MapGrid(k.array.extents, k.array.unit, bound.strides(k.place), k.watch.halo if k.watch else ()) for k in kept
-    )
-    room = memory - PROCESS
-    costs = Costs(bound, extents, places, grids, max(room // 4, 2**23))
-    stored = stored_chunks(source) if source.fill is not None else None
-    # Where few chunks are stored, a larger block would mostly be empty.
-    grid, task = _choose_tasks(source, kept, costs, room, TASK_PIXELS if stored is None else 0)
-    reading = Reading(source, bound, places, extents, grid)
-    held = block_memory(source, bound, kept, extents, grid, task.held, reading.staged())
-    grid, cache = reading.fitted(room - held)
-    planned = ImagePlan(source, scale, bound, extents, kept, grid, task, output.store, cache, after=after)
-    planned = _by_slabs(planned, memory)
-    if memory <= PROCESS:
-        raise PlanError(
-            f"a worker holds {size(PROCESS)} before it has a single pixel, and may have {size(memory)}: give more with "
-            "--memory"
+class Planner:
+    """Plans the images of a run; those of one kind, such as thousands of photographs of one camera, once.
+
+    Parameters
+    ----------
+    stack, output
+        Of the config.
+    scale
+        Gives what pixel values of a type mean.
+    memory
+        The bytes that a worker may hold.
+    kernel
+        The kernel that is forced, if any.
+    """
+
+    def __init__(
+        self, stack: Stack, scale: Callable[[str], PixelScale], output: OutputSpec, memory: int, kernel: str | None
+    ) -> None:
+        self._stack = stack
+        self._scale = scale
+        self._output = output
+        self._names = tuple(dict.fromkeys([*output.layers, *output.watches]))
+        """Of the layers whose maps are made."""
+        self._memory = memory
+        self._kernel = kernel
+        self._bound: dict[tuple[str, ...], tuple[BoundStack, BoundStack]] = {}
+        self._known: OrderedDict[tuple[Source, bool], ImagePlan] = OrderedDict()
+
+    def plan(self, source: Source) -> ImagePlan:
+        """Plan one image; raises `StackError` where the stack does not fit, `PlanError` where the memory does not."""
+        stored = stored_chunks(source) if source.fill is not None else None
+        kind = (source.kind, stored is None)
+        planned = self._known.get(kind)
+        if planned is None:
+            planned = self._known[kind] = self._planned(source, sparse=stored is not None)
+            if len(self._known) > KNOWN:
+                self._known.popitem(last=False)
+        else:
+            self._known.move_to_end(kind)
+            # What images of a kind have in common is one thing, which batches of tasks carry once.
+            known = planned.source
+            planned = planned.of(
+                replace(known, name=source.name, path=source.path, array=source.array, digest=source.digest)
+            )
+        return planned if stored is None else _without_empty(planned, stored)
+
+    def _bind(self, channels: tuple[str, ...]) -> tuple[BoundStack, BoundStack]:
+        """Return the stack for such channels, and what of it is made: all up to the last map that somebody wants."""
+        if channels not in self._bound:
+            if len(self._bound) >= KNOWN:
+                self._bound.clear()
+            bound = self._stack.bind(channels, self._kernel)
+            # What comes after the last map that is made is checked, and then never made.
+            last = max(map(self._stack.names.index, self._names))
+            self._bound[channels] = bound, bound.part(0, last + 1)
+        return self._bound[channels]
+
+    def _planned(self, source: Source, *, sparse: bool) -> ImagePlan:
+        """Plan one image, of which few chunks are stored or nearly all."""
+        output, memory = self._output, self._memory
+        try:
+            bound, made = self._bind(source.channels)
+            extents = bound.extents(source.extents)
+        except StackError as error:
+            raise StackError(f"{source.path}: {error}") from None
+        kept = tuple(_keep(source, self._stack, bound, extents, name, output) for name in self._names)
+        places = tuple(k.place for k in kept)
+        extents = extents[: max(places) + 2]
+        grids = tuple(
+            MapGrid(k.array.extents, k.array.unit, made.strides(k.place), k.watch.halo if k.watch else ()) for k in kept
         )
-    if planned.peak_memory > memory:
-        what = "shard" if output.shards else "chunk"
-        raise PlanError(
-            f"{source.path}: a worker would need {size(planned.peak_memory)} and may have {size(memory)}; a task makes "
-            f"at least one {what} of {times(kept[0].array.unit)} and reads chunks of {times(source.chunks)}: make "
-            f"output.{what}s smaller, or give more with --memory"
-        )
-    return planned if stored is None else _without_empty(planned, stored)
+        room = memory - PROCESS
+        costs = Costs(made, extents, places, grids, max(room // 4, 2**23))
+        # Where few chunks are stored, a larger block would mostly be empty.
+        grid, task = _choose_tasks(source, kept, costs, room, 0 if sparse else TASK_PIXELS)
+        reading = Reading(source, made, places, extents, grid)
+        held = block_memory(source, made, kept, extents, grid, task.held, reading.staged())
+        grid, cache = reading.fitted(room - held)
+        local, count = self._stack.local, len(bound.operations)
+        after = bound.part(local, count) if local < count else None
+        scale = self._scale(source.dtype)
+        planned = ImagePlan(source, scale, made, extents, kept, grid, task, output.store, cache, after=after)
+        planned = _by_slabs(planned, memory)
+        if memory <= PROCESS:
+            raise PlanError(
+                f"a worker holds {size(PROCESS)} before it has a single pixel, and may have {size(memory)}: give more "
+                "with --memory"
+            )
+        if planned.peak_memory > memory:
+            what = "shard" if output.shards else "chunk"
+            raise PlanError(
+                f"{source.path}: a worker would need {size(planned.peak_memory)} and may have {size(memory)}; a task "
+                f"makes at least one {what} of {times(kept[0].array.unit)} and reads chunks of "
+                f"{times(source.chunks)}: make output.{what}s smaller, or give more with --memory"
+            )
+        return planned
 
 
 def _by_slabs(image: ImagePlan, memory: int) -> ImagePlan:

@@ -5,14 +5,16 @@ An `ImagePlan` is also what a worker gets: frozen, picklable, with handles to ar
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.batch import Batch
 from pipeline.describe import plan_dict, plan_text
+from pipeline.errors import HaloflowError
 from pipeline.forecast import IN_FLIGHT, PROCESS, TaskCost, largest_read
 from pipeline.geometry import Interval, Region
 from pipeline.grid import BlockGrid, MapGrid
@@ -20,6 +22,7 @@ from pipeline.pixels import Encoding, PixelScale
 from pipeline.reading import Reading
 from pipeline.stack import BoundStack
 from pipeline.storage.codecs import Codec
+from pipeline.storage.images import stem
 from pipeline.storage.maps import MapArray, Shrink
 from pipeline.storage.metadata import Version
 from pipeline.storage.place import Place
@@ -66,6 +69,11 @@ class ImagePlan:
     """For each map made its values where the image is all fill value; empty where nearly all of it is stored."""
     seeing: tuple[int, ...] | None = None
     """The blocks that see anything but fill value, where the others need not be written; None for all."""
+
+    def of(self, source: Source) -> "ImagePlan":
+        """Return this plan for another image of its kind."""
+        made = tuple(replace(k, array=replace(k.array, image=source.name)) for k in self.made)
+        return replace(self, source=source, made=made)
 
     @property
     def kept(self) -> tuple[Kept, ...]:
@@ -196,28 +204,15 @@ class LevelPlan:
         return 5 * stored_bytes(self.array, self.pixels // len(self.array.channels)) / STORE_RATE
 
 
-Images = tuple[ImagePlan, ...] | tuple[LevelPlan, ...]
-"""What an executor works through, block by block."""
-
-
-@dataclass(frozen=True)
-class Rest:
-    """One level of each of some maps, to be made at the end of a run."""
-
-    images: tuple[LevelPlan, ...]
-    cache: int = 0
-
-    @property
-    def pixels(self) -> int:
-        """The pixels of all."""
-        return sum(image.pixels for image in self.images)
-
-
 @dataclass(frozen=True)
 class Plan:
-    """What a run would do. ``print(plan)`` says it; `pipeline.run` does it."""
+    """What a run would do. ``print(plan)`` says it; `pipeline.run` does it.
 
-    images: tuple[ImagePlan, ...]
+    Its ``images`` are a sequence in which each is opened and planned when it is asked for, so ten thousand of them are
+    here as soon as one is; what says something of all of them, such as ``tasks``, takes a look at all.
+    """
+
+    images: Sequence[ImagePlan]
     store: Place
     memory: int
     config: Mapping[str, Any]
@@ -225,8 +220,27 @@ class Plan:
     """Every place the run reads, those of features too: the output may overlap none of them."""
     identity: Mapping[str, Any] = field(default_factory=dict)
     """What decides the bits of the run: it may go on with a store only where this is the same."""
-    bad: tuple[tuple[str, str], ...] = ()
-    """The images of several that cannot be run, and why."""
+
+    def attempt(self, number: int) -> ImagePlan | HaloflowError:
+        """Return the plan of the image at a place, or why there is none."""
+        return self.images.attempt(number) if isinstance(self.images, Batch) else self.images[number]
+
+    @property
+    def places(self) -> Sequence[Place]:
+        """Where the images are, those that cannot be run among them."""
+        return self.images.places if isinstance(self.images, Batch) else self.reads[: len(self.images)]
+
+    @cached_property
+    def inputs(self) -> Mapping[str, str]:
+        """The paths of the images by their names in the output, without a look at any."""
+        return {stem(str(place)): str(place) for place in self.places}
+
+    @property
+    def bad(self) -> tuple[tuple[str, str], ...]:
+        """The images of several that cannot be run, and why."""
+        if isinstance(self.images, Batch):
+            return tuple((str(place), reason) for place, reason in self.images.bad)
+        return ()
 
     @property
     def tasks(self) -> int:
@@ -237,11 +251,6 @@ class Plan:
     def peak_memory(self) -> int:
         """The forecast of a worker's peak, in bytes: that of the image that needs the most."""
         return max(image.peak_memory for image in self.images)
-
-    @property
-    def cache(self) -> int:
-        """Bytes of decoded chunks that a worker keeps for later tasks."""
-        return max(image.cache for image in self.images)
 
     def __str__(self) -> str:
         return plan_text(self)

@@ -9,7 +9,7 @@ import numpy as np
 
 from pipeline.describe import size
 from pipeline.errors import OutputError
-from pipeline.storage import records, target
+from pipeline.storage import intact, records, target
 from pipeline.storage.identity import digest
 from pipeline.storage.lock import Held, look
 from pipeline.storage.place import Place
@@ -138,9 +138,9 @@ def check(store: Place) -> Checked:
     faults: dict[str, str] = {}
     good: set[str] = set()
     for units in (u for tasks in found.tasks.values() for task in tasks for u in task):
-        wrong = dict(records.faults(store, units))
+        wrong = dict(intact.faults(store, units))
         count, total = count + len(units.sizes), total + sum(units.sizes)
-        good |= set(records.keys(store, units)) - wrong.keys()
+        good |= set(intact.keys(store, units)) - wrong.keys()
         faults |= wrong
     # A unit that was written twice is as it should be where one of its records says so.
     told = tuple(text for key, text in faults.items() if key not in good)

@@ -19,7 +19,8 @@ from distributed import Client, LocalCluster, WorkerPlugin
 
 import pipeline
 from pipeline.errors import ClusterError, InputError
-from pipeline.execute import cluster
+from pipeline.execute import cluster, drive
+from pipeline.execute.feed import Feed
 from pipeline.execute.task import Done, Failed
 from pipeline.execute.watching import Progress
 from pipeline.storage.place import Place
@@ -151,7 +152,7 @@ def test_futures_are_bounded_and_a_failure_is_one_task(small: Path, monkeypatch:
     monkeypatch.setattr(Client, "submit", counted)
     report = pipeline.run(plan, "threads", workers=2)
     assert plan.tasks > 8
-    assert most <= 2 * 2 * cluster.AHEAD + 1  # on their way, and to be fetched
+    assert most <= 2 * 2 * drive.AHEAD + 1  # on their way, and to be fetched
     assert 0 < len(report.failures) < plan.tasks
     assert report.done == plan.tasks - len(report.failures)
 
@@ -187,7 +188,7 @@ def test_the_death_of_a_worker_costs_no_task_but_the_one_that_kills(small: Path,
         Client(made) as client,
     ):
         client.register_plugin(_Dying(77, None if always else small / "died"), name="dying")
-        outcomes = list(cluster.run(plan, client, Segments(Place.of(str(small / "none")), "", 1)))
+        outcomes = list(cluster.run(Feed.of(plan.images), client, Segments(Place.of(str(small / "none")), "", 1)))
     assert sorted(o.block for o in outcomes) == list(range(plan.tasks))
     failed = [o.block for o in outcomes if isinstance(o, Failed)]
     assert failed == ([77] if always else [])

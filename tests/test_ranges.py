@@ -1,36 +1,71 @@
-"""Ranges of the walk: every block goes to somebody exactly once, whoever comes and goes."""
+"""Ranges of the walk: every block goes to somebody exactly once, whoever comes and goes, and whenever work comes up."""
+
+from itertools import pairwise
 
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.execute.feed import Feed, Work
 from pipeline.execute.ranges import MOST, SHARE, Blocks, Ranges
+from pipeline.geometry import Interval
 
 WORKERS = st.dictionaries(st.sampled_from("abcd"), st.integers(1, 4))
 
 
-@given(st.lists(st.integers(0, 5), min_size=1, max_size=6))
-def test_blocks_are_numbered_through_all_images(counts):
-    blocks = Blocks(counts)
-    listed = [(image, block) for image, count in enumerate(counts) for block in range(count)]
-    assert [blocks.place(number) for number in range(len(blocks))] == listed
+def some(total, threads=None):
+    """Ranges of so many blocks."""
+    ranges = Ranges()
+    ranges.add(Interval(0, total))
+    ranges.join(threads or {})
+    return ranges
 
 
-@given(st.integers(0, 200), st.lists(WORKERS, min_size=1, max_size=5), st.randoms(use_true_random=False), st.data())
-def test_every_block_is_given_out_once(total, crews, random, data):
-    ranges = Ranges(total)
-    given_out = np.zeros(total, int)
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=6), st.data())
+def test_a_batch_is_cut_into_the_works_it_is_of_and_what_has_ended_is_forgotten(counts, data):
+    blocks = Blocks()
+    numbered = [blocks.add(Work(n, None, [10 * n + b for b in range(count)])) for n, count in enumerate(counts)]
+    listed = [(n, 10 * n + b) for n, count in enumerate(counts) for b in range(count)]
+    assert [i.start for i in numbered] == np.cumsum([0, *counts])[:-1].tolist()
+    start = data.draw(st.integers(0, len(listed)))
+    batch = Interval(start, data.draw(st.integers(start, len(listed))))
+    cut = [(work.number, block) for work, numbers in blocks.cut(batch) for block in numbers]
+    assert cut == listed[batch.start : batch.stop]
+    for ended, (number, _) in enumerate(data.draw(st.permutations(listed)), 1):
+        blocks.end(number)
+        assert len(blocks) <= len(listed) - ended
+    assert len(blocks) == 0
+    more = blocks.add(Work(99, None, [7]))
+    assert [(w.number, list(numbers)) for w, numbers in blocks.cut(more)] == [(99, [7])]
+
+
+@given(
+    st.lists(st.integers(0, 60), max_size=4),
+    st.lists(WORKERS, min_size=1, max_size=5),
+    st.randoms(use_true_random=False),
+    st.data(),
+)
+def test_every_block_is_given_out_once(lots, crews, random, data):
+    ranges = Ranges()
+    given_out = np.zeros(sum(lots), int)
+    ends = np.cumsum([0, *lots]).tolist()
+    coming = [Interval(a, b) for a, b in pairwise(ends)]
 
     def take(worker):
-        batch = ranges.take(worker, data.draw(st.sampled_from([0.01, 1, 3.7, 1e9])))
+        more = data.draw(st.booleans())
+        batch = ranges.take(worker, data.draw(st.sampled_from([0.01, 1, 3.7, 1e9])), more=more)
         assert len(batch) <= MOST
         given_out[batch.start : batch.stop] += 1
         return len(batch)
 
     for crew in crews:
+        if coming and data.draw(st.booleans()):
+            ranges.add(coming.pop(0))
         ranges.join(crew)
         for _ in range(5 if crew else 0):
             take(random.choice(sorted(crew)))
+    for lot in coming:
+        ranges.add(lot)
     while take("a"):
         pass
     assert len(ranges) == 0
@@ -38,14 +73,16 @@ def test_every_block_is_given_out_once(total, crews, random, data):
 
 
 def test_workers_share_by_threads_and_go_through_their_own_from_the_front():
-    ranges = Ranges(120)
-    ranges.join({"a": 1, "b": 2})
+    ranges = some(120, {"a": 1, "b": 2})
     assert [ranges.take(w, 1).start for w in "aabba"] == [0, 1, 40, 41, 2]
+    ranges.add(Interval(120, 150))
+    taken = [ranges.take("a", 1000, more=True) for _ in range(3)]
+    # Its own; and then of b, which has [42, 120) and [130, 150), the back half.
+    assert taken == [Interval(3, 40), Interval(120, 130), Interval(91, 120)]
 
 
 def test_who_has_nothing_left_takes_the_back_half_of_the_largest():
-    ranges = Ranges(40)
-    ranges.join({"a": 1, "b": 1})
+    ranges = some(40, {"a": 1, "b": 1})
     for _ in range(20):
         ranges.take("a", 1)
     assert ranges.take("a", 1).start == 30
@@ -53,8 +90,7 @@ def test_who_has_nothing_left_takes_the_back_half_of_the_largest():
 
 
 def test_what_a_lost_worker_had_goes_to_one_that_came():
-    ranges = Ranges(40)
-    ranges.join({"a": 1, "b": 1})
+    ranges = some(40, {"a": 1, "b": 1})
     for _ in range(3):
         ranges.take("a", 1)
     ranges.join({"a": 1, "c": 1})
@@ -62,9 +98,8 @@ def test_what_a_lost_worker_had_goes_to_one_that_came():
     assert ranges.take("c", 1).start > 3  # then it helps the other
 
 
-def test_batches_shrink_so_that_all_end_together():
-    ranges = Ranges(2 * 64)
-    ranges.join({"a": 1, "b": 1})
+def test_batches_shrink_so_that_all_end_together_but_not_while_more_is_to_come():
+    ranges = some(2 * 64, {"a": 1, "b": 1})
     sizes = []
     while len(batch := ranges.take("a", 1e9)):
         sizes.append(len(batch))
@@ -72,3 +107,23 @@ def test_batches_shrink_so_that_all_end_together():
     assert sizes[0] == 64 // SHARE
     assert sizes[-1] == 1
     assert len(sizes) >= SHARE
+    assert len(some(128, {"a": 1}).take("a", 50, more=True)) == 50
+
+
+def test_work_that_comes_up_is_given_before_what_nobody_has_looked_at():
+    looked = []
+
+    def works():
+        for number in range(3):
+            looked.append(number)
+            yield Work(number, None, [0])
+
+    feed = Feed(works())
+    first = feed.take()
+    assert (first.number, looked) == (0, [0])
+    feed.add(Work(9, None, [0]))
+    feed.put_back(first)
+    assert [feed.take().number for _ in range(4)] == [0, 9, 1, 2]
+    assert feed.take() is None
+    feed.add(Work(10, None, [0]))
+    assert feed.take().number == 10

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 import pipeline
 from pipeline.errors import StackError
 from pipeline.execute import serial
+from pipeline.execute.feed import Feed
 from pipeline.execute.task import Done
 from pipeline.forecast import Group, Work
 from pipeline.grid import BlockGrid
@@ -236,8 +237,9 @@ def test_zarr_dask_and_whole_image_agree_to_the_bit(
         # Which blocks see anything was said of the planner's own.
         planned = replace(planned, grid=grid, seeing=None, task=replace(planned.task, groups=groups))
     plan = replace(plan, images=(planned,))
-    output.create(target, [kept.array for kept in planned.kept], {})
-    for outcome in serial.run(plan, Segments(Place.of(target), "", 1)):
+    output.create(target, {})
+    output.add(target, [kept.array for kept in planned.kept])
+    for outcome in serial.run(Feed.of(plan.images), Segments(Place.of(target), "", 1)):
         assert isinstance(outcome, Done), outcome
     for array in (k.array for k in planned.kept):
         run = zarr.open_array(f"{target}/image/{array.layer}/0")[:]

@@ -8,15 +8,17 @@ import numpy as np
 import pytest
 import zarr
 from ome_zarr_models.v05.image import Image
+from zarr.core.group import ConsolidatedMetadata, GroupMetadata
 
 from pipeline.errors import OutputError
 from pipeline.geometry import Interval
 from pipeline.pixels import Encoding
 from pipeline.storage.codecs import Codec
+from pipeline.storage.forms import files, form_of, zarr_format
 from pipeline.storage.images import RESERVED
 from pipeline.storage.maps import MapArray
 from pipeline.storage.metadata import Window
-from pipeline.storage.output import create, finish, write
+from pipeline.storage.output import add, create, finish, show, write
 from pipeline.storage.place import Place
 from pipeline.storage.target import check, clear
 
@@ -40,6 +42,15 @@ def a_map(image="x", layer="match", **changes):
         "units": ("micrometer", None),
     }
     return MapArray(image, layer, **{**given, **changes})
+
+
+def make(store, maps):
+    create(store, RECORD)
+    add(store, maps)
+
+
+def end(store, windows):
+    finish(store, {m.group: show(store, m, shown) for m, shown in windows.items()}, RECORD)
 
 
 def tree(path="."):
@@ -86,7 +97,7 @@ def test_a_store_on_a_web_server_or_with_a_file_above_it_is_refused():
 
 
 def test_a_store_that_exists_is_replaced_only_if_asked_and_ours():
-    create("out.zarr", [a_map()], RECORD)
+    make("out.zarr", [a_map()])
     refused(
         "out.zarr",
         "out.zarr exists already; give --overwrite to replace it, --resume to go on with it, or another name",
@@ -94,7 +105,7 @@ def test_a_store_that_exists_is_replaced_only_if_asked_and_ours():
     )
     check("out.zarr", ["in.zarr"], overwrite=True)
     clear(Place.of("out.zarr"))
-    create("out.zarr", [a_map(layer="other")], RECORD)
+    make("out.zarr", [a_map(layer="other")])
     assert [name for name, _ in zarr.open_group("out.zarr/x", mode="r").members()] == ["other"]
 
 
@@ -120,13 +131,13 @@ def test_overwrite_never_deletes_what_is_not_ours(foreign):
 
 def test_a_place_that_cannot_be_written_is_an_output_error():
     with pytest.raises(OutputError, match=re.escape("output.store: /proc/out.zarr cannot be made: ")):
-        create("/proc/out.zarr", [a_map()], RECORD)
+        make("/proc/out.zarr", [a_map()])
 
 
 @pytest.mark.parametrize(("compression", "codec"), [("lz4", "blosc"), ("zstd", "zstd"), ("none", None)])
 @pytest.mark.parametrize("dtype", ["float32", "float16", "int8", "uint16"])
 def test_a_store_is_made_as_asked_and_empty(compression, codec, dtype):
-    create("out.zarr", [a_map(compression=Codec(compression), encoding=Encoding(dtype, -2.0, 3.0))], RECORD)
+    make("out.zarr", [a_map(compression=Codec(compression), encoding=Encoding(dtype, -2.0, 3.0))])
     array = zarr.open_array("out.zarr/x/match/0", mode="r")
     assert (array.shape, array.chunks, array.shards) == ((2, 10, 7), (1, 4, 5), None)
     assert array.dtype == dtype
@@ -147,10 +158,10 @@ def test_a_store_is_made_as_asked_and_empty(compression, codec, dtype):
 
 def test_every_map_is_a_valid_ome_zarr_image_before_and_after_the_end():
     maps = [a_map(), a_map("y", "pool", channels=("one",), extents=(3, 3), units=(None, None))]
-    create("out.zarr", maps, RECORD)
+    make("out.zarr", maps)
     for complete in (False, True):
         if complete:
-            finish("out.zarr", {maps[0]: [Window(-0.5, 1, -0.25, 0.75)] * 2, maps[1]: [Window.of(0.0, 2.0)]}, RECORD)
+            end("out.zarr", {maps[0]: [Window(-0.5, 1, -0.25, 0.75)] * 2, maps[1]: [Window.of(0.0, 2.0)]})
         for m in maps:
             image = Image.from_zarr(zarr.open_group(f"out.zarr/{m.group}", mode="r"))
             multiscale = image.attributes.ome.multiscales[0]
@@ -166,10 +177,52 @@ def test_every_map_is_a_valid_ome_zarr_image_before_and_after_the_end():
     assert root["y/pool"].attrs["ome"]["omero"]["channels"][0]["window"]["max"] == 2
 
 
+@pytest.mark.parametrize("version", ["0.5", "0.4"])
+def test_metadata_are_byte_for_byte_what_zarr_writes(version):
+    """What is written from a form equals what zarr makes of each map by itself."""
+    names = ('with "quotes"', "ümläut", "z")
+    maps = [
+        a_map(name, "pool", extents=(900, 700), chunks=(100, 90), shrink="mean", version=version, fill=fill)
+        for name, fill in zip(names, (0, math.nan, 0), strict=True)
+    ]
+    create("out.zarr", RECORD, zarr_format(maps[0]))
+    add("out.zarr", maps)
+    form = zarr_format(maps[0])
+    for n, m in enumerate(maps):
+        windows = [Window.of(-0.1 * n, 1e-7 + n), Window.of(3, 7, 4, 5)]
+        group = zarr.create_group(f"by_zarr.zarr/{m.group}", zarr_format=form, attributes=m.attributes(windows))
+        for number, level in enumerate(m.levels):
+            group.create_array(
+                str(number),
+                shape=m.shape(level),
+                chunks=m.one(level.chunks),
+                dtype="float32",
+                fill_value=m.fill,
+                compressors=m.compression.made(form),
+                chunk_key_encoding={"name": "default" if form == 3 else "v2", "separator": "/"},
+                dimension_names=m.axes if form == 3 else None,
+                attributes={} if form == 3 else {"_ARRAY_DIMENSIONS": m.axes},
+            )
+        for path in sorted(p for p in Path(f"by_zarr.zarr/{m.group}").rglob("*") if p.is_file()):
+            ours = Path("out.zarr", *path.parts[1:])
+            if path.parent.name.isdecimal():
+                assert ours.read_bytes() == path.read_bytes(), path
+        show("out.zarr", m, windows)
+        expected = files(GroupMetadata(m.attributes(windows), form, ConsolidatedMetadata(form_of(m).metadata)))
+        assert {name: Path("out.zarr", m.group, name).read_bytes() for name in expected} == expected
+
+
+def test_an_array_that_would_be_another_is_refused():
+    make("out.zarr", [a_map()])
+    add("out.zarr", [a_map()])  # the same again
+    with pytest.raises(OutputError, match="begin anew with --overwrite"):
+        add("out.zarr", [a_map(fill=2.0)])
+
+
 def test_the_window_of_a_scaled_map_is_in_stored_numbers():
     m = a_map(encoding=Encoding("uint8", 0.0, 254.0))
-    create("out.zarr", [m], RECORD)
-    finish("out.zarr", {m: [Window.of(10.0, 100.0)] * 2}, RECORD)
+    make("out.zarr", [m])
+    end("out.zarr", {m: [Window.of(10.0, 100.0)] * 2})
     window = zarr.open_group("out.zarr/x/match", mode="r").attrs["ome"]["omero"]["channels"][1]["window"]
     assert [round(window[key], 6) for key in ("min", "max", "start", "end")] == [10, 100, 10, 100]
 
@@ -188,7 +241,7 @@ def units(m, values):
 @pytest.mark.parametrize("fill", [0, 7.5, math.nan])
 def test_a_chunk_of_nothing_but_the_fill_value_is_not_written(fill):
     m = a_map(channels=("one",), extents=(4, 15), fill=fill)
-    create("out.zarr", [m], RECORD)
+    make("out.zarr", [m])
     values = np.full((1, 4, 15), fill, np.float32)
     values[0, 3, 6] = 1
     values[0, :, 10:] = -0.0  # which is not 0
@@ -201,7 +254,7 @@ def test_a_chunk_of_nothing_but_the_fill_value_is_not_written(fill):
 @pytest.mark.parametrize("dtype", ["float32", "int16"])
 def test_blocks_are_written_where_they_belong_and_nowhere_else(dtype):
     m = a_map(encoding=Encoding(dtype))
-    create("out.zarr", [m], RECORD)
+    make("out.zarr", [m])
     values = np.arange(2 * 10 * 7).reshape(2, 10, 7).astype(dtype) + 1
     blocks = [(slice(0, 4), slice(0, 5)), (slice(8, 10), slice(5, 7)), (slice(4, 8), slice(0, 7))]
     expected = np.zeros_like(values)
@@ -216,7 +269,7 @@ def test_blocks_are_written_where_they_belong_and_nowhere_else(dtype):
 
 def test_special_values_come_back_from_a_float_store():
     m = a_map(channels=("one",), extents=(1, 5))
-    create("out.zarr", [m], RECORD)
+    make("out.zarr", [m])
     special = np.array([[[math.nan, math.inf, -math.inf, -0.0, 1e-42]]], np.float32)
     write("out.zarr", m, (Interval(0, 1), Interval(0, 5)), units(m, special))
     back = zarr.open_array("out.zarr/x/match/0", mode="r")[:]
@@ -226,7 +279,7 @@ def test_special_values_come_back_from_a_float_store():
 @pytest.mark.parametrize("name", ["0", "c", "with-dashes_and_lines"])
 def test_a_layer_or_image_of_any_allowed_name_has_its_place(name):
     maps = [a_map(layer=name), a_map(image=name)]
-    create("out.zarr", maps, RECORD)
+    make("out.zarr", maps)
     for m in maps:
         write("out.zarr", m, (Interval(0, 10), Interval(0, 7)), units(m, np.ones((2, 10, 7), "f4")))
         assert zarr.open_array(f"out.zarr/{m.group}/0", mode="r")[:].all()
@@ -234,9 +287,9 @@ def test_a_layer_or_image_of_any_allowed_name_has_its_place(name):
 
 def test_nothing_but_groups_arrays_and_the_record_is_in_a_store():
     m = a_map()
-    create("out.zarr", [m], RECORD)
+    make("out.zarr", [m])
     write("out.zarr", m, (Interval(0, 10), Interval(0, 7)), units(m, np.ones((2, 10, 7), "f4")))
-    finish("out.zarr", {m: [Window.of(1.0, 1.0)] * 2}, RECORD)
+    end("out.zarr", {m: [Window.of(1.0, 1.0)] * 2})
     files = {p.name for p in Path("out.zarr").rglob("*") if p.is_file() and "c" not in p.parts}
     assert files == {"zarr.json"}
     assert sorted(p.name for p in Path("out.zarr").iterdir()) == [RESERVED, "x", "zarr.json"]

@@ -1,51 +1,38 @@
-"""What is left of pyramids when the tasks of a run are done: level after level, each from the one before."""
+"""What is left of an image's pyramids when its tasks are done: level after level, each from the one before."""
 
-from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
-from pipeline.execute import serial
-from pipeline.execute.task import Failed, Outcome
-from pipeline.planning import LevelPlan, Plan, Rest
-from pipeline.storage.records import Segments
+from pipeline.planning import ImagePlan, LevelPlan
 
 SMALL = 2**24
 """Pixels of a level, all its channels counted, up to which this process makes it: workers would not be worth it."""
 
 
-def finish(
-    plan: Plan,
-    failed: Collection[int],
-    segments: Segments,
-    execute: Callable[[Rest, Segments], Iterator[Outcome]],
-    check: Callable[[], None],
-) -> list[dict[str, Any]]:
-    """Make the levels that no task made along with its map; return what failed, for the report.
+class Climb:
+    """The levels of an image's maps that no task made along with them, from below.
 
-    Parameters
-    ----------
-    plan
-        Of the run.
-    failed
-        The images of which a task failed: their pyramids are left as they are.
-    segments
-        Where the records go.
-    execute
-        Runs many write units at a time.
-    check
-        Called before each level; raises where the store is no longer this run's.
+    A map of which a level fails is left as it is from there on; ``failures`` tells of it, for the report.
     """
-    left = [(image, k.array) for n, image in enumerate(plan.images) if n not in failed for k in image.kept]
-    failures = []
-    for number in range(1, max((len(m.levels) for _, m in left), default=0)):
-        due = [(image, m) for image, m in left if number < len(m.levels) and not m.levels[number].along]
-        if not due:
-            continue
-        check()
-        rest = Rest(tuple(LevelPlan(plan.store, m, number) for _, m in due))
-        run = serial.run if rest.pixels <= SMALL else execute
-        wrong = {outcome.image: outcome.reason for outcome in run(rest, segments) if isinstance(outcome, Failed)}
-        for place, reason in sorted(wrong.items()):
-            image, m = due[place]
-            failures.append({"image": image.source.path, "task": f"level {number} of {m.layer}", "reason": reason})
-            left.remove(due[place])
-    return failures
+
+    def __init__(self, image: ImagePlan) -> None:
+        self._image = image
+        self._left = [kept.array for kept in image.kept]
+        self._level = 0
+        self.failures: list[dict[str, Any]] = []
+
+    def next(self) -> list[LevelPlan]:
+        """Return what there is to make of the next level of which there is anything; nothing from the top on."""
+        top = max((len(m.levels) for m in self._left), default=0)
+        while self._level + 1 < top:
+            number = self._level = self._level + 1
+            due = [m for m in self._left if number < len(m.levels) and not m.levels[number].along]
+            if due:
+                return [LevelPlan(self._image.store, m, number) for m in due]
+        return []
+
+    def fail(self, plan: LevelPlan, reason: str) -> None:
+        """Take note that a level could not be made."""
+        if plan.array in self._left:
+            self._left.remove(plan.array)
+            task = f"level {plan.level} of {plan.array.layer}"
+            self.failures.append({"image": self._image.source.path, "task": task, "reason": reason})

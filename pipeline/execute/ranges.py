@@ -1,18 +1,23 @@
-"""Which worker gets which blocks: ranges of the walk over all images, one for each worker.
+"""Which worker gets which blocks: ranges of the walk over all images, some for each worker.
 
 Neighbours in the walk share chunks of the image, so a worker goes through its own range from the front, and its cache
-holds what the next block needs. Whoever has nothing left takes half of what another has. Ranges are two numbers each:
-the memory they take does not grow with the image.
+holds what the next block needs. Whoever has nothing left takes half of what another has. Ranges are two numbers each,
+and only work that is begun and not ended is known: the memory they take grows neither with an image nor with a batch.
 """
 
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
 
+from pipeline.execute.feed import Work
 from pipeline.geometry import Interval
 
 SHARE = 8
-"""A batch is at most one part in so many of what its worker has left, so that all end at nearly the same time."""
+"""When no more work is to come, a batch is at most one part in so many of what its worker has left.
+
+So all end at nearly the same time.
+"""
 
 MOST = 1024
 """Blocks of a batch at the most, whose outcomes come back together."""
@@ -22,34 +27,65 @@ NOBODY = ""
 
 
 class Blocks:
-    """The blocks of all images of a run, numbered through.
+    """The blocks of the work that is begun, numbered through in the order in which it came; forgotten when it ends.
 
-    >>> blocks = Blocks([3, 2])
-    >>> len(blocks), [blocks.place(n) for n in range(len(blocks))]
-    (5, [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1)])
+    >>> from pipeline.execute.feed import Work
+    >>> blocks = Blocks()
+    >>> added = [blocks.add(Work(7, None, [4, 5, 6])), blocks.add(Work(8, None, range(2)))]
+    >>> [(work.number, list(numbers)) for work, numbers in blocks.cut(Interval(2, 5))]
+    [(7, [6]), (8, [0, 1])]
     """
 
-    def __init__(self, counts: Sequence[int]) -> None:
-        self._ends = list(accumulate(counts))
+    def __init__(self) -> None:
+        self._starts: list[int] = []
+        self._works: list[Work] = []
+        self._end = 0
+        self._left: dict[int, int] = {}
 
     def __len__(self) -> int:
-        return self._ends[-1]
+        return len(self._works)
 
-    def place(self, number: int) -> tuple[int, int]:
-        """Return the image of a block and the block's number in it."""
-        image = bisect_right(self._ends, number)
-        return image, number - (self._ends[image - 1] if image else 0)
+    def add(self, work: Work) -> Interval:
+        """Take work, and return the numbers of its blocks here."""
+        blocks = Interval(self._end, self._end + len(work.blocks))
+        if len(blocks):
+            self._starts.append(blocks.start)
+            self._works.append(work)
+            self._left[work.number] = len(blocks)
+            self._end = blocks.stop
+        return blocks
+
+    def cut(self, batch: Interval) -> Iterator[tuple[Work, Sequence[int]]]:
+        """Give the works that a batch is of, and which of their blocks, by the works' own numbers."""
+        at = batch.start
+        while at < batch.stop:
+            place = bisect_right(self._starts, at) - 1
+            work, first = self._works[place], self._starts[place]
+            stop = min(batch.stop, first + len(work.blocks))
+            yield work, work.blocks[at - first : stop - first]
+            at = stop
+
+    def end(self, number: int) -> None:
+        """Count a block of a work as ended; when all are, the work is forgotten."""
+        self._left[number] -= 1
+        if not self._left[number]:
+            del self._left[number]
+            place = next(n for n, work in enumerate(self._works) if work.number == number)
+            del self._works[place], self._starts[place]
 
 
 class Ranges:
-    """What is left to do of ``total`` blocks, and whose it is."""
+    """What is left to do of the blocks that are known, and whose it is."""
 
-    def __init__(self, total: int) -> None:
-        self._left = {NOBODY: Interval(0, total)}
+    def __init__(self) -> None:
+        self._left: dict[str, deque[Interval]] = {}
         self._threads: dict[str, int] = {}
 
     def __len__(self) -> int:
-        return sum(len(left) for left in self._left.values())
+        return sum(map(self._has, self._left))
+
+    def _has(self, worker: str) -> int:
+        return sum(map(len, self._left.get(worker, ())))
 
     def join(self, threads: Mapping[str, int]) -> None:
         """Learn which workers there are, and their threads: the first ones share the blocks, by their threads.
@@ -57,27 +93,49 @@ class Ranges:
         What a worker had that is gone waits for whoever has nothing left.
         """
         self._threads = dict(threads)
-        if not threads or NOBODY not in self._left:
-            return
-        whole = self._left[NOBODY]
-        stops = [len(whole) * n // sum(threads.values()) for n in accumulate(threads.values())]
-        self._left = {w: Interval(a, b) for w, a, b in zip(threads, [0, *stops], stops, strict=False)}
+        if threads:
+            for blocks in self._left.pop(NOBODY, ()):
+                self.add(blocks)
 
-    def take(self, worker: str, most: float) -> Interval:
-        """Return the next blocks for a worker, at most so many; empty where there are none left for anybody."""
-        mine = self._left.get(worker) or self._others()
-        size = max(1, min(int(min(most, MOST)), len(mine) // SHARE))
-        stop = min(mine.start + size, mine.stop)
-        self._left[worker] = Interval(stop, mine.stop)
-        return Interval(mine.start, stop)
+    def add(self, blocks: Interval) -> None:
+        """Share blocks among the workers, by their threads; each has them after what it has already."""
+        threads = self._threads or {NOBODY: 1}
+        stops = [blocks.start + len(blocks) * n // sum(threads.values()) for n in accumulate(threads.values())]
+        for worker, start, stop in zip(threads, [blocks.start, *stops], stops, strict=False):
+            if start < stop:
+                self._left.setdefault(worker, deque()).append(Interval(start, stop))
 
-    def _others(self) -> Interval:
-        """Take the back half of the largest range, or all of it where its owner is gone."""
-        owner = max(self._left, key=lambda w: len(self._left[w]))
-        theirs = self._left[owner]
+    def take(self, worker: str, most: float, *, more: bool = False) -> Interval:
+        """Return the next blocks for a worker, at most so many; empty where there are none left for anybody.
+
+        ``more`` says that work is still to come.
+        """
+        if not self._has(worker):
+            self._left[worker] = self._others()
+        mine = self._left[worker]
+        if not mine:
+            return Interval(0, 0)
+        first = mine.popleft()
+        size = int(min(most, MOST))
+        size = max(1, size if more else min(size, (len(first) + self._has(worker)) // SHARE))
+        stop = min(first.start + size, first.stop)
+        if stop < first.stop:
+            mine.appendleft(Interval(stop, first.stop))
+        return Interval(first.start, stop)
+
+    def _others(self) -> deque[Interval]:
+        """Take the back half of what the one has who has the most, or all of it where its owner is gone."""
+        owner = max(self._left, key=self._has, default=None)
+        if owner is None or not self._has(owner):
+            return deque()
         if owner not in self._threads:
-            del self._left[owner]
-            return theirs
-        middle = theirs.start + len(theirs) // 2
-        self._left[owner] = Interval(theirs.start, middle)
-        return Interval(middle, theirs.stop)
+            return self._left.pop(owner)
+        theirs, half = self._left[owner], self._has(owner) // 2
+        taken: deque[Interval] = deque()
+        while self._has(owner) > half:
+            last = theirs.pop()
+            keep = max(0, half - self._has(owner))  # of these blocks
+            if keep:
+                theirs.append(Interval(last.start, last.start + keep))
+            taken.appendleft(Interval(last.start + keep, last.stop))
+        return taken

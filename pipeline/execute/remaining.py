@@ -1,7 +1,6 @@
 """What earlier runs have left of an image: the blocks of which any write unit has no record."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,14 +13,16 @@ from pipeline.storage.windows import Sights
 Task = list[Units]
 
 
-def remaining(image: ImagePlan, found: Records, sights: Sights) -> ImagePlan:
-    """Return the plan of an image with only those blocks that are left to do, and take what the others saw.
+def remaining(image: ImagePlan, found: Records, sights: Sights) -> Sequence[int]:
+    """Return those blocks of an image that are left to do, and take what the others saw, and its records.
 
     Records are of write units, so the blocks may be others than those of the run that made them. What a task saw holds
     for all that it made: a record that a block overlaps which must be made again is dropped as a whole.
     """
     tasks = list(
-        {(task[0].array, task[0].first, task[0].counts): task for task in found.tasks.get(_name(image), [])}.values()
+        {
+            (task[0].array, task[0].first, task[0].counts): task for task in found.tasks.pop(image.source.name, [])
+        }.values()
     )
     while tasks:
         done = [_bitmap(kept, tasks) for kept in image.made]
@@ -37,13 +38,9 @@ def remaining(image: ImagePlan, found: Records, sights: Sights) -> ImagePlan:
             for units in (u for task in tasks for u in task):
                 if units.sight and units.array in arrays:
                     sights.add(arrays[units.array], units.sight)
-            return replace(image, seeing=tuple(left))
+            return left
         tasks = good
-    return image
-
-
-def _name(image: ImagePlan) -> str:
-    return image.made[0].array.image
+    return image.blocks
 
 
 Box = tuple[int | slice, ...]

@@ -1,38 +1,40 @@
 """A run from its beginning to its end: one owner, records of what is done, and a mark when all of it is."""
 
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
-from datetime import UTC, datetime
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from pipeline.clusters import manager
 from pipeline.clusters.base import Manager
-from pipeline.errors import InputError, OutputError, RunError
+from pipeline.describe import image_dict, plan_record
+from pipeline.errors import HaloflowError, OutputError, RunError
 from pipeline.execute import cluster as dask_executor
 from pipeline.execute import crew as crews
-from pipeline.execute import decisions, pyramids, serial, tables
+from pipeline.execute import serial
+from pipeline.execute.course import Course
 from pipeline.execute.crew import Crew
 from pipeline.execute.interrupts import Interrupts
-from pipeline.execute.remaining import planned_units, remaining
 from pipeline.execute.report import Report
 from pipeline.execute.runfile import RunFile
-from pipeline.execute.task import Done, Failed, Outcome
+from pipeline.execute.task import Outcome
 from pipeline.execute.watching import Event, Watch
-from pipeline.planning import ImagePlan, Plan
+from pipeline.kinds import Kinds
+from pipeline.planning import Plan
 from pipeline.storage import output, records, target
+from pipeline.storage.forms import zarr_format
 from pipeline.storage.identity import differences, digest
 from pipeline.storage.images import RESERVED, digest_of
-from pipeline.storage.lock import Lock, acquire, look
-from pipeline.storage.place import Place
-from pipeline.storage.records import Records, Segment, Segments
-from pipeline.storage.windows import Sights
+from pipeline.storage.lock import acquire, look
+from pipeline.storage.records import Records
 
 Execute = Callable[..., Iterator[Outcome]]
-"""Of what is to run, of segments, and of a function that says when to stop, if any."""
+"""Of a feed, of segments, and of a function that says when to stop, if any."""
+
+FIRST = 64
+"""Images that are described in a store before its run begins; the others when they have been looked at."""
 
 
 def run(
@@ -70,19 +72,17 @@ def run(
     try:
         with _executor(where, workers, plan.memory, performance_report) as (execute, crew):
             state = "interrupted"
-            maps = [kept.array for image in plan.images for kept in image.kept]
             if before is None:
                 if not fresh:
                     target.clear(plan.store)
-                output.create(plan.store, maps, _record(plan))
+                kept = plan.images[0].kept
+                output.create(plan.store, _begun(plan), zarr_format(kept[0].array) if kept else 3)
             else:
                 output.reopen(plan.store)
-                output.add(plan.store, maps)
             whole = before is not None and before.get("complete") is True
-            images = len(plan.images) + len(plan.bad)
-            told, watch = RunFile(plan, images, cluster, crew), Watch(progress)
-            watch.start(str(plan.store), images, cluster, crew.workers, crew.dashboard)
-            report = _Run(plan, lock, found, cluster, watch, told).go(execute, whole=whole)
+            told, watch = RunFile(plan, len(plan.inputs), cluster, crew), Watch(progress)
+            watch.start(str(plan.store), len(plan.inputs), cluster, crew.workers, crew.dashboard)
+            report = _through(Course(plan, lock, found, cluster, watch, whole=whole), execute, told)
         state = "complete" if report.complete else "failed"
         watch.end(report)
     finally:
@@ -103,16 +103,24 @@ def _executor(
         yield serial.run, Crew(1, None)
         return
     with where.connect(workers, memory) as client, crews.reported(client, file):
-        yield lambda plan, segments, *stop: dask_executor.run(plan, client, segments, *stop), Crew.of(client)
+        yield lambda feed, segments, *stop: dask_executor.run(feed, client, segments, *stop), Crew.of(client)
 
 
-def _record(plan: Plan) -> dict[str, Any]:
+def _record(plan: Plan, kinds: Kinds) -> dict[str, Any]:
     return {
         "version": version("haloflow"),
         "config": dict(plan.config),
         "identity": plan.identity,
-        "plan": plan.to_dict(),
+        "plan": plan_record(plan, kinds),
     }
+
+
+def _begun(plan: Plan) -> dict[str, Any]:
+    """Return what a store says of its run from the beginning: of many images, what the first ones are."""
+    kinds = Kinds(image_dict)
+    for image in islice(plan.images, FIRST):
+        kinds.add(image)
+    return _record(plan, kinds)
 
 
 def _found(plan: Plan, before: Mapping[str, Any]) -> Records:
@@ -122,156 +130,37 @@ def _found(plan: Plan, before: Mapping[str, Any]) -> Records:
     if changed:
         listed = "".join(f"\n  {line}" for line in changed[:20])
         raise OutputError(f"output.store: {plan.store} was begun by a run that differs; {again}:{listed}")
-    found = records.read(plan.store, digest(plan.identity))
-    bad = dict(plan.bad)
-    sources = {image.source.name: image.source for image in plan.images}
-    for event in found.events:
-        if "image" not in event:
-            continue
-        source = sources.get(event["image"])
-        if event["path"] in bad:
-            continue
-        if source is None:
+    found, places = records.read(plan.store, digest(plan.identity)), {str(place): place for place in plan.places}
+    for event in {event["image"]: event for event in found.events}.values():
+        path, array = plan.inputs.get(event["image"]), event["array"]
+        if path is None:
             raise OutputError(f"input.images: {event['path']} is in {plan.store} and no longer in the input; {again}")
-        if source.digest != event["digest"]:
-            raise OutputError(f"{source.path}: has changed since the run in {plan.store} was begun; {again}")
+        place = places[path]
+        try:
+            now = digest_of(place, place / array if array else place)
+        except (HaloflowError, OSError):  # it fails alone when its turn has come
+            continue
+        if now != event["digest"]:
+            raise OutputError(f"{path}: has changed since the run in {plan.store} was begun; {again}")
     return found
 
 
-class _Run:
-    """One run, of which this process owns the store."""
-
-    def __init__(self, plan: Plan, lock: Lock, found: Records, cluster: str, watch: Watch, told: RunFile) -> None:
-        self.plan = plan
-        self.lock = lock
-        self.found = found
-        self.cluster = cluster
-        self.watch = watch
-        self.told = told
-        self.left: list[int] = []
-        """Of each image, its tasks that have not ended."""
-        self.segments = Segments(plan.store, digest(plan.identity), lock.counter)
-        self.journal: Segment = self.segments.begin()
-        self.sights = Sights()
-        self.failures: list[Failed] = []
-        self.resumed = self.done = 0
-        self.bytes = [0, 0]
-        self.started, self.clock = datetime.now(UTC).isoformat(timespec="seconds"), time.perf_counter()
-
-    def go(self, execute: Execute, *, whole: bool) -> Report:
-        """Run all that is not recorded, and end with the mark; of a store that was ``whole`` nothing is made again."""
-        left = tuple(self._begin(image) for image in self.plan.images)
-        self.resumed = self.done = self.plan.tasks - sum(len(image.blocks) for image in left)
-        self.left = [len(image.blocks) for image in left]
-        for number, tasks in enumerate(self.left):
-            if not tasks:
-                self._ended(number)
-        for path, reason in self.plan.bad:
-            self.watch.failed(path, "all", reason)
-            self.watch.image_done(path, 1)
-        self.lock.begin(self._news)
-        if any(image.blocks for image in left):
-            with Interrupts() as interrupts:
-                for outcome in execute(replace(self.plan, images=left), self.segments, lambda: bool(interrupts)):
-                    if self.lock.lost:
-                        self.lock.check()
-                    self._take(outcome)
-                if interrupts:
-                    self.journal.close(sync=True)
-                    interrupts.pass_on()
-                    raise RunError("interrupted; what is done is recorded: go on with --resume")
-        self.lock.check()
-        if whole and not any(image.blocks for image in left):
-            return self._end([])
-        failed = {outcome.image for outcome in self.failures}
-        unfinished = pyramids.finish(self.plan, failed, self.segments, execute, self.lock.check)
-        self.lock.check()
-        return self._end([*unfinished, *tables.finish(self.plan, failed)])
-
-    def _begin(self, image: ImagePlan) -> ImagePlan:
-        """Note which image is read; return what of it is left to do."""
-        source = image.source
-        event = {"image": source.name, "path": source.path, "digest": source.digest, "units": planned_units(image)}
-        self.journal.append(event)
-        return remaining(image, self.found, self.sights)
-
-    def _take(self, outcome: Outcome) -> None:
-        if isinstance(outcome, Done):
-            self.done += 1
-            self.bytes = [self.bytes[0] + outcome.bytes_read, self.bytes[1] + outcome.bytes_written]
-            for kept, sight in zip(self.plan.images[outcome.image].kept, outcome.sights, strict=True):
-                self.sights.add(kept.array, sight)
-        else:
-            self.failures.append(outcome)
-            self.watch.failed(**self._failure(outcome))
-        self.watch.take(outcome, _pixels(self.plan.images[outcome.image]) / len(self.plan.images[outcome.image].blocks))
-        self.left[outcome.image] -= 1
-        if not self.left[outcome.image]:
-            self._ended(outcome.image)
-        self.watch.progress(self.plan.tasks, self.done, len(self.failures))
-
-    def _ended(self, number: int) -> None:
-        failed = sum(failure.image == number for failure in self.failures)
-        self.watch.image_done(self.plan.images[number].source.path, failed)
-
-    def _failure(self, failed: Failed) -> dict[str, Any]:
-        image = self.plan.images[failed.image]
-        return {
-            "image": image.source.path,
-            "task": f"{failed.block} at {image.where(failed.block)}",
-            "reason": failed.reason,
-        }
-
-    def _news(self) -> dict[str, Any]:
-        """Return what signs of life tell besides."""
-        rate = (self.done - self.resumed) / max(1e-9, time.perf_counter() - self.clock)
-        tasks = self.plan.tasks
-        return {"done": self.done, "tasks": tasks, "failed": len(self.failures), "rate": round(rate, 3)}
-
-    def _end(self, unfinished: list[dict[str, Any]]) -> Report:
-        report = self._report(unfinished)
-        self.journal.close(sync=True)
-        record = {**_record(self.plan), "report": report.to_dict(), "complete": report.complete}
-        maps = [kept.array for image in self.plan.images for kept in image.kept]
-        self.told.end(report)
-        output.finish(self.plan.store, {m: self.sights.windows(m) for m in maps}, record)
-        return report
-
-    def _report(self, unfinished: list[dict[str, Any]]) -> Report:
-        plan = self.plan
-        failures = [self._failure(f) for f in sorted(self.failures, key=lambda f: (f.image, f.block))]
-        failures += [{"image": path, "task": "all", "reason": reason} for path, reason in plan.bad]
-        late = unfinished + [
-            {"image": image.source.path, "task": "all", "reason": "changed while the run read it"}
-            for image, place in zip(plan.images, plan.reads, strict=False)
-            if _has_changed(image, place)
-        ]
-        for failure in late:
-            self.watch.failed(**failure)
-        return Report(
-            store=str(plan.store),
-            images=len(plan.images) + len(plan.bad),
-            tasks=plan.tasks,
-            done=self.done,
-            resumed=self.resumed,
-            seconds=round(time.perf_counter() - self.clock, 3),
-            pixels=sum(map(_pixels, plan.images)),
-            bytes_read=self.bytes[0],
-            bytes_written=self.bytes[1],
-            cluster=self.cluster,
-            started=self.started,
-            failures=(*failures, *late),
-            tables=tuple(tables.paths(plan)),
-            decided=decisions.read(plan),
-        )
-
-
-def _pixels(image: ImagePlan) -> int:
-    return image.source.planes * image.extents[0][0] * image.extents[0][1]
-
-
-def _has_changed(image: ImagePlan, place: Place) -> bool:
-    try:
-        return digest_of(image.source, place) != image.source.digest
-    except InputError:  # it is gone
-        return True
+def _through(course: Course, execute: Execute, told: RunFile) -> Report:
+    """Run all that is not recorded, and end with the mark."""
+    plan, lock = course.plan, course.lock
+    lock.begin(course.news)
+    with Interrupts() as interrupts:
+        stopped = lambda: bool(interrupts)  # noqa: E731
+        for outcome in execute(course.work(stopped), course.segments, stopped):
+            course.take(outcome)
+        if interrupts:
+            course.journal.close(sync=True)
+            interrupts.pass_on()
+            raise RunError("interrupted; what is done is recorded: go on with --resume")
+    lock.check()
+    report = course.end()
+    course.journal.close(sync=True)
+    told.end(report)
+    record = {**_record(plan, course.kinds), "report": report.to_dict(), "complete": report.complete}
+    output.finish(plan.store, course.maps, record)
+    return report

@@ -1,6 +1,6 @@
 """The serial executor: one task after another in this process. The twin of the Dask executor, for looking into."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from itertools import takewhile
@@ -8,9 +8,10 @@ from itertools import takewhile
 import zarr
 
 from pipeline.errors import explain
+from pipeline.execute.feed import Feed
 from pipeline.execute.task import Failed, Outcome, run_task
 from pipeline.forecast import IN_FLIGHT
-from pipeline.planning import ImagePlan, LevelPlan, Plan, Rest
+from pipeline.planning import ImagePlan, LevelPlan
 from pipeline.storage.cache import ChunkCache
 from pipeline.storage.records import Segment, Segments
 
@@ -21,14 +22,13 @@ CODECS = {"async.concurrency": IN_FLIGHT}
 """How zarr shares the processor while tasks run: see `IN_FLIGHT`."""
 
 
-def run(plan: Plan | Rest, segments: Segments, stop: Callable[[], bool] = lambda: False) -> Iterator[Outcome]:
-    """Run every task of a plan until told to stop; a task that fails is reported and the rest goes on."""
-    cache = ChunkCache(plan.cache)
+def run(feed: Feed, segments: Segments, stop: Callable[[], bool] = lambda: False) -> Iterator[Outcome]:
+    """Run all work of a feed until told to stop; a task that fails is reported and the rest goes on."""
+    cache = ChunkCache(0)
     with zarr.config.set(CODECS), closing(segments.begin()) as segment:
-        images: Sequence[ImagePlan | LevelPlan] = plan.images
-        for number, image in enumerate(images):
-            for block in takewhile(lambda _: not stop(), image.blocks):
-                outcome = attempt(image, number, block, cache, segment)
+        while not stop() and (work := feed.take()):
+            for block in takewhile(lambda _: not stop(), work.blocks):
+                outcome = attempt(work.plan, work.number, block, cache, segment)
                 segment.flush()
                 yield outcome
 

@@ -47,10 +47,10 @@ def paths(plan: Plan) -> list[str]:
     return [str(plan.store / TABLES / name) for name in names]
 
 
-def finish(plan: Plan, failed: Collection[int]) -> list[dict[str, Any]]:
+def finish(plan: Plan, failed: Collection[str]) -> list[dict[str, Any]]:
     """Write the tables of a run; return what failed, for the report.
 
-    Images of which a task ``failed`` are left out: the report names them already.
+    Images of which a task ``failed``, by their names, are left out: the report names them already.
     """
     if not paths(plan):
         return []
@@ -60,8 +60,8 @@ def finish(plan: Plan, failed: Collection[int]) -> list[dict[str, Any]]:
     failures = []
     with ExitStack() as stack:
         tables = _Tables(plan, stack)
-        for number, image in enumerate(plan.images):
-            if number in failed:
+        for image in plan.images:
+            if image.source.name in failed:
                 continue
             order = sorted((kept.place, nth) for nth, kept in enumerate(image.made) if kept.watch)
             looked = [_Looked(plan.store, image, nth, found) for _, nth in order]

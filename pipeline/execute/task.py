@@ -59,6 +59,7 @@ def _make_level(plan: LevelPlan, image: int, block: int, cache: ChunkCache, segm
 
 def _make_block(plan: ImagePlan, image: int, block: int, cache: ChunkCache, segment: Segment) -> Done:
     started = time.perf_counter()
+    cache.fit(plan.cache)
     plane, index = plan.at(block)
     regions = plan.grid.regions(index)
     seen = plan.grid.seen(index)

@@ -18,8 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.geometry import Interval, Region, intersect
-from pipeline.storage.handle import Handle
+from pipeline.storage.handle import Handle, HandleOpener
 from pipeline.storage.place import Place
+
+OPEN = 256
+"""Arrays that stay open: more than the kept maps and levels of the images at work."""
 
 Pixels = NDArray[Any]
 Planar = tuple[str, int]
@@ -64,7 +67,8 @@ class ChunkCache:
     _coming: dict[Key, "Future[Pixels]"] = field(default_factory=dict)
     _readers: dict[Key, int] = field(default_factory=dict)
     """How many more blocks will want each of these."""
-    _arrays: dict[tuple[Place, str], Handle] = field(default_factory=dict)
+    _arrays: OrderedDict[tuple[Place, str], Handle] = field(default_factory=OrderedDict)
+    _opener: HandleOpener = field(default_factory=HandleOpener)
     _lock: Lock = field(default_factory=Lock)
 
     @property
@@ -72,11 +76,25 @@ class ChunkCache:
         """The bytes of pixels held now."""
         return self._size
 
+    def fit(self, limit: int) -> None:
+        """Hold no more than so many bytes from now on: what the plan of the image at work leaves room for."""
+        with self._lock:
+            self.limit = limit
+            while self._size > limit:
+                self._drop(next(iter(self._held)))
+
     def open(self, place: Place, mode: Literal["r", "r+"], staging: Path | None = None) -> Handle:
-        """Return the Zarr array at a place, which is opened once a run."""
-        array = self._arrays.get((place, mode))
-        if array is None:
-            array = self._arrays[place, mode] = Handle.open(place, mode, staging)
+        """Return the Zarr array at a place; the arrays used last stay open."""
+        with self._lock:
+            array = self._arrays.get((place, mode))
+            if array is not None:
+                self._arrays.move_to_end((place, mode))
+                return array
+        array = self._opener.open(place, mode, staging)
+        with self._lock:
+            self._arrays[place, mode] = array
+            if len(self._arrays) > OPEN:
+                self._arrays.popitem(last=False)
         return array
 
     def claim(self, readers: Mapping[Key, int]) -> Claim:

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-FORMAT = 1
-"""Of the records; a store of another is not gone on with."""
+FORMAT = 2
+"""Of the records, and of what they call an image's metadata; a store of another is not gone on with."""
 
 DECIDING = ("haloflow", "numpy", "scipy", "numba", "onnxruntime", "numcodecs")
 """The packages whose versions may change a result's bits or a chunk's bytes."""

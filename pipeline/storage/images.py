@@ -24,6 +24,12 @@ from pipeline.storage.unfinished import ARRAY, refuse_unfinished
 RESERVED = "_haloflow"
 """The one name in an output store that is the run's own."""
 
+Documents = tuple[tuple[str, bytes], ...]
+"""The metadata of one group or array: the name of each file, and what stands in it."""
+
+FORMATS = (("zarr.json",), (".zarray", ".zgroup", ".zattrs"))
+"""The files of the metadata in Zarr's formats 3 and 2; the first that is there counts."""
+
 MAX_EXTENT = 2**40
 MAX_CHANNELS = 2**16
 MAX_CHUNKS = 2**32
@@ -77,21 +83,46 @@ def stem(path: str) -> str:
 
 def open_image(where: Where, level: int = 0, key: str = "level") -> Source:
     """Return the source for one place: a plain array, or a level of an OME-Zarr image; ``key`` is what chose it."""
-    source, nodes = _open_image(Place.of(where), level, key)
-    return replace(source, digest=_digest(nodes))
+    place = Place.of(where)
+    source, nodes = opened(place, level, key)
+    return replace(source, digest=digest_of(place, source.array) if place.is_local else _digest(nodes))
 
 
-def digest_of(source: Source, place: Place) -> str:
-    """Return a name for an image's metadata as they are now: those of its array, and of the image around it."""
-    return _digest([_open(at)[0] for at in dict.fromkeys((place, source.array))])
+def digest_of(place: Place, array: Place) -> str:
+    """Return a name for an image's metadata as they are now: those of its array, and of the image around it.
+
+    Of local ones their bytes count. Elsewhere they are what zarr makes of them: it has asked for them once already.
+    Raises `InputError` where there are none.
+    """
+    around = dict.fromkeys((place, array))
+    if not place.is_local:
+        return _digest([_open(at)[0] for at in around])
+    found = [documents(at) for at in around]
+    if not all(found):
+        raise InputError(f"{place}: there is no such image")
+    return digest_from(found)
 
 
 def _digest(nodes: Sequence[Any]) -> str:
     return digest([node.metadata.to_dict() for node in nodes])
 
 
-def _open_image(place: Place, level: int, key: str) -> tuple[Source, Sequence[Any]]:
-    """Return an image, and the nodes that describe it: its array, and before it the group around it."""
+def digest_from(found: Sequence[Documents]) -> str:
+    """Return what `digest_of` does of a local image, from what has been read."""
+    return digest([[name, text.hex()] for node in found for name, text in node])
+
+
+def documents(place: Place) -> Documents:
+    """Return the metadata of a group or array as they are stored, by the names of their files; none where none are."""
+    for names in FORMATS:
+        found = tuple((name, data) for name in names if (data := place.read(name)) is not None)
+        if found:
+            return found
+    return ()
+
+
+def opened(place: Place, level: int, key: str) -> tuple[Source, Sequence[Any]]:
+    """Return what `open_image` does but for its digest, and the nodes that describe it, that of its array last."""
     path = str(place)
     if place.is_local and not place.exists():
         raise InputError(f"{path}: there is no such image")
@@ -132,14 +163,19 @@ def _from_group(place: Place, attributes: dict[str, Any], level: int, key: str) 
         raise InputError(f"{path}: is a Zarr group without OME-Zarr metadata, not an image{hint}")
     found = read_level(path, attributes, level, key)
     inner = place / found.path
-    if place.is_local and not inner.path.resolve().is_relative_to(place.path.resolve()):
-        raise InputError(f"{inner}: leads out of the image {path}; name the place it leads to instead")
+    refuse_escape(place, inner)
     array, _ = _open(inner)
     if not isinstance(array, zarr.Array):
         raise InputError(f"{inner}: the metadata of {path} names it as an array, and it is a group")
     if array.ndim != len(found.axes):
         raise InputError(f"{inner}: has {array.ndim} axes, the metadata of {path} names {len(found.axes)}")
     return replace(_source(path, inner, array, found.axes, found), geo=read_geo(attributes)), array
+
+
+def refuse_escape(place: Place, inner: Place) -> None:
+    """Raise `InputError` where the array of a local image lies elsewhere, by a link."""
+    if place.is_local and not inner.path.resolve().is_relative_to(place.path.resolve()):
+        raise InputError(f"{inner}: leads out of the image {place}; name the place it leads to instead")
 
 
 def _dimension_names(array: Any, attributes: dict[str, Any]) -> tuple[str, ...] | None:

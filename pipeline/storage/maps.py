@@ -1,8 +1,9 @@
 """A kept map as it is stored: an OME-Zarr image of one array, or of several for a pyramid."""
 
+import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 from math import gcd, prod
 from typing import Any, Literal
 
@@ -223,19 +224,23 @@ class MapArray:
 
     def attributes(self, windows: Sequence[Window]) -> dict[str, Any]:
         """Return the OME-Zarr attributes; the windows, of map values, are what a viewer should show of each channel."""
-        axes = list(zip(self.axes, self.full(None, self.units, [axis.unit for axis in self.outer]), strict=True))
-        described = describe(
-            f"{self.image} {self.layer}",
-            axes,
-            [self._placed(number, level) for number, level in enumerate(self.levels)],
-            self.channels,
-            [self._stored(w) for w in windows],
-            version=self.version,
-            shrunk=self.shrink,
-        )
-        return {**described, **(self.geo.attributes(self.scale, self.translation) if self.geo else {})}
+        made: dict[str, Any] = json.loads(_described(replace(self, image="")))
+        inside = made.get("ome", made)
+        inside["multiscales"][0]["name"] = self.title
+        for channel, window in zip(inside["omero"]["channels"], self.stored(windows), strict=True):
+            channel["window"] = window
+        return made
 
-    def _placed(self, number: int, level: Level) -> Placed:
+    @property
+    def title(self) -> str:
+        """What viewers call the map."""
+        return f"{self.image} {self.layer}"
+
+    def stored(self, windows: Sequence[Window]) -> list[dict[str, float]]:
+        """Return windows of map values as they stand in the metadata."""
+        return [self._stored(window).to_dict() for window in windows]
+
+    def placed(self, number: int, level: Level) -> Placed:
         """Say where a level lies: the centre of its first pixel is that of ``reduction`` pixels of the map."""
         scale = [s * r for s, r in zip(self.scale, level.reduction, strict=True)]
         shift = [t + s * (r - 1) / 2 for t, s, r in zip(self.translation, self.scale, level.reduction, strict=True)]
@@ -252,3 +257,19 @@ class MapArray:
         at, ends = self.encoding.attributes, (self.encoding.low, self.encoding.high)
         numbers = np.array([window.low, window.high, window.start, window.end]).clip(*ends)
         return Window.of(*((numbers - at["add_offset"]) / at["scale_factor"]).tolist())
+
+
+@lru_cache(maxsize=256)
+def _described(m: MapArray) -> str:
+    """Return the attributes of maps of a kind as JSON: to check them takes milliseconds."""
+    axes = list(zip(m.axes, m.full(None, m.units, [axis.unit for axis in m.outer]), strict=True))
+    described = describe(
+        m.title,
+        axes,
+        [m.placed(number, level) for number, level in enumerate(m.levels)],
+        m.channels,
+        [Window.of(0.0, 1.0)] * len(m.channels),
+        version=m.version,
+        shrunk=m.shrink,
+    )
+    return json.dumps({**described, **(m.geo.attributes(m.scale, m.translation) if m.geo else {})})

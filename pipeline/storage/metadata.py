@@ -43,6 +43,11 @@ class Window:
         inside = start is not None and end is not None and low <= start < end <= high
         return cls(low, high, start, end) if inside else cls(low, high, low, high)  # type: ignore[arg-type]
 
+    def to_dict(self) -> dict[str, float]:
+        """Return the window as it stands in OME-Zarr's metadata."""
+        named = {"min": self.low, "max": self.high, "start": self.start, "end": self.end}
+        return {name: float(number) for name, number in named.items()}
+
 
 @dataclass(frozen=True)
 class Placed:

@@ -9,16 +9,14 @@ from itertools import product, takewhile
 from typing import Any, Literal
 
 import zarr
-from zarr.core.buffer import default_buffer_prototype
 from zarr.core.common import ZMETADATA_V2_JSON
 from zarr.core.group import ConsolidatedMetadata, GroupMetadata
-from zarr.core.sync import sync
-from zarr.storage import StorePath
 
 from pipeline.errors import HaloflowError, OutputError
 from pipeline.geometry import Region
 from pipeline.storage import records
 from pipeline.storage.cache import ChunkCache
+from pipeline.storage.forms import empty_group, files, form_of, group_files, zarr_format
 from pipeline.storage.images import RESERVED
 from pipeline.storage.machine import bring_to_disk
 from pipeline.storage.maps import Level, MapArray
@@ -28,10 +26,18 @@ from pipeline.storage.pyramid import STAGING, Stored, shrunk, staging, whole_uni
 from pipeline.storage.records import Units
 from pipeline.storage.source import place_of
 
+TOGETHER = 256
+"""Images whose metadata stand in one place at the root, at the most.
 
-def create(store: Where, maps: Sequence[MapArray], record: dict[str, Any]) -> None:
-    """Make the store and every array in it, empty; raises `OutputError` where that cannot be."""
-    form, place = zarr_format(maps), Place.of(store)
+They take some 3 kB and a millisecond an image, and whoever opens the root reads and parses all of them: of ten thousand
+images 30 MB and seconds, to look at one. Where the root has none, zarr and xarray look into its groups one by one, and
+each map's group has the metadata of its arrays with its own.
+"""
+
+
+def create(store: Where, record: dict[str, Any], form: Literal[2, 3] = 3) -> None:
+    """Make the store, with no image in it yet; raises `OutputError` where that cannot be."""
+    place = Place.of(store)
     try:
         zarr.create_group(place.store(), zarr_format=form, attributes={RESERVED: {**record, "complete": False}})
         zarr.create_group((place / RESERVED).store(), zarr_format=form)
@@ -41,7 +47,6 @@ def create(store: Where, maps: Sequence[MapArray], record: dict[str, Any]) -> No
         raise
     except Exception as error:
         raise OutputError(f"output.store: {store} cannot be made: {error}") from error
-    add(store, maps)
 
 
 def add(store: Where, maps: Sequence[MapArray]) -> None:
@@ -49,40 +54,27 @@ def add(store: Where, maps: Sequence[MapArray]) -> None:
 
     Raises `OutputError` where that cannot be, or where one is there that is not what would be made.
     """
+    place = Place.of(store)
     try:
-        root = zarr.open_group(Place.of(store).store(), mode="r+", use_consolidated=False)
         for image in dict.fromkeys(m.image for m in maps):
-            root.require_group(image)
+            _make(place / image, empty_group(zarr_format(maps[0])))
         for m in maps:
-            _add(root, m)
+            _make(place / m.group, group_files(m, [Window.of(-1.0, 1.0)] * len(m.channels), together=False))
+            for name, wanted in form_of(m).files.items():
+                if _make(place / m.group / name, wanted):  # an earlier run made another
+                    _refuse_another(m, int(name), zarr.open_array((place / m.group / name).store(), mode="r"))
     except HaloflowError:
         raise
     except Exception as error:
         raise OutputError(f"output.store: {store} cannot be made: {error}") from error
 
 
-def _add(root: zarr.Group, m: MapArray) -> None:
-    form = root.metadata.zarr_format
-    group = root.require_group(m.group)
-    if not group.attrs:
-        group.attrs.update(m.attributes([Window.of(-1.0, 1.0)] * len(m.channels)))
-    for number, level in enumerate(m.levels):
-        if str(number) in group:  # an earlier run made it
-            _refuse_another(m, number, group[str(number)])
-            continue
-        group.create_array(
-            str(number),
-            shape=m.shape(level),
-            chunks=m.one(level.chunks),
-            shards=m.one(level.shards) if level.shards else None,
-            dtype=m.encoding.dtype,
-            compressors=m.compression.made(form),
-            fill_value=m.fill,
-            chunk_key_encoding={"name": "default" if form == 3 else "v2", "separator": "/"},
-            dimension_names=m.axes if form == 3 else None,
-            # Format 2 has no names of dimensions; this is where xarray looks for them.
-            attributes={**m.encoding.attributes, **({} if form == 3 else {"_ARRAY_DIMENSIONS": m.axes})},
-        )
+def _make(place: Place, wanted: Mapping[str, bytes]) -> bool:
+    """Write the files of metadata that are not there; say whether others than wanted were."""
+    found = {name: place.read(name) for name in wanted}
+    for name in (name for name, data in found.items() if data is None):
+        place.write(name, wanted[name])
+    return any(data not in (None, wanted[name]) for name, data in found.items())
 
 
 def _refuse_another(m: MapArray, number: int, array: Any) -> None:
@@ -102,11 +94,6 @@ def reopen(store: Where) -> None:
     """Take the mark of completion from a store that a run goes on with."""
     root = zarr.open_group(Place.of(store).store(), mode="r+", use_consolidated=False)
     root.attrs[RESERVED] = {**root.attrs[RESERVED], "complete": False}  # type: ignore[dict-item]
-
-
-def zarr_format(maps: Sequence[MapArray]) -> Literal[2, 3]:
-    """Return the format of Zarr that the maps' version of OME-Zarr lies in."""
-    return 2 if maps and maps[0].version == "0.4" else 3
 
 
 def units_of(level: Level, region: Region) -> Iterator[tuple[int, int]]:
@@ -167,31 +154,47 @@ def write(
     ], total
 
 
-def finish(store: Where, windows: Mapping[MapArray, Sequence[Window]], record: dict[str, Any]) -> None:
-    """Write what is known at the end: what to show of each map, the consolidated metadata, and the run's record.
+def show(store: Where, m: MapArray, windows: Sequence[Window]) -> GroupMetadata:
+    """Write what is known of a map when it is made: what to show of it, and its arrays' metadata in one place."""
+    _write(Place.of(store) / m.group, group_files(m, windows, together=True))
+    return GroupMetadata(m.attributes(windows), zarr_format(m), ConsolidatedMetadata(form_of(m).metadata))
+
+
+def shown(store: Where, group: str) -> GroupMetadata:
+    """Return what `show` wrote of a map whose path in the store is ``group``."""
+    return zarr.open_group((Place.of(store) / group).store(), mode="r").metadata
+
+
+def finish(store: Where, maps: Mapping[str, GroupMetadata] | None, record: dict[str, Any]) -> None:
+    """Write what is known at the end: the consolidated metadata of all maps, and the run's record.
 
     The consolidated metadata repeats that of all groups and arrays in one place, so that readers need one look. The
     record with its mark comes last, and in one piece.
+
+    Parameters
+    ----------
+    maps
+        What `show` gave, by the paths of the maps. None where there are so many that one look at all of them is more
+        than a reader of one wants: see `TOGETHER`.
     """
     place = Place.of(store)
     root = zarr.open_group(place.store(), mode="r+", use_consolidated=False)
     form = root.metadata.zarr_format
     images: dict[str, dict[str, Any]] = {}
-    for m, shown in windows.items():
-        arrays = {str(number): root[f"{m.group}/{number}"].metadata for number in range(len(m.levels))}
-        group = GroupMetadata(m.attributes(shown), form, ConsolidatedMetadata(arrays))
-        _put(root.store_path / m.group, group)
-        images.setdefault(m.image, {})[m.layer] = group
+    for path, group in (maps or {}).items():
+        image, _, layer = path.partition("/")
+        images.setdefault(image, {})[layer] = group
     if place.is_local:
         place.delete(STAGING)
         if record["complete"]:
             bring_to_disk(str(place))
     inside: dict[str, Any] = {i: GroupMetadata({}, form, ConsolidatedMetadata(layers)) for i, layers in images.items()}
-    _put(root.store_path, GroupMetadata({**root.attrs, RESERVED: record}, form, ConsolidatedMetadata(inside)))
+    if maps is None:
+        place.delete(ZMETADATA_V2_JSON)
+    together = None if maps is None else ConsolidatedMetadata(inside)
+    _write(place, files(GroupMetadata({**root.attrs, RESERVED: record}, form, together)))
 
 
-def _put(place: StorePath, group: GroupMetadata) -> None:
-    """Write a group's metadata, what is consolidated first: in format 2 it is a file of its own."""
-    files = group.to_buffer_dict(default_buffer_prototype())
-    for name in sorted(files, key=lambda name: name != ZMETADATA_V2_JSON):
-        sync((place / name).set(files[name]))
+def _write(place: Place, made: Mapping[str, bytes]) -> None:
+    for name, data in made.items():
+        place.write(name, data)

@@ -221,8 +221,11 @@ class Place:
         """Write a file under a name of its own beside its target, and return it."""
         target = self.path / key
         partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        put(partial, data)
+        try:
+            put(partial, data)
+        except FileNotFoundError:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            put(partial, data)
         return partial
 
     def _check_writable(self) -> None:

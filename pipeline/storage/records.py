@@ -20,17 +20,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from io import BytesIO
-from itertools import product
 from math import prod
 from typing import Any, BinaryIO
 
 import msgpack
 import numpy as np
-import zarr
 
 from pipeline.errors import OutputError
 from pipeline.storage.chunkfiles import checksum
 from pipeline.storage.images import RESERVED
+from pipeline.storage.intact import is_intact
 from pipeline.storage.machine import boot
 from pipeline.storage.place import Place
 from pipeline.storage.windows import Sight
@@ -254,11 +253,24 @@ class Records:
     tasks
         By the name of their image, what each task wrote: a record of each array.
     events
-        What the runs noted beside: images, failures.
+        Which images the runs began, each with its path, its metadata's digest and its write units.
+    finished, kinds
+        By their names the images of which there is nothing left to do, and the kinds of images.
     """
 
     tasks: dict[str, list[list[Units]]] = field(default_factory=dict)
     events: list[Mapping[str, Any]] = field(default_factory=list)
+    finished: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    kinds: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def note(self, event: Mapping[str, Any], *, doubtful: bool) -> None:
+        """Take what a run has noted; an image is not finished where that is in doubt."""
+        if "image" in event:
+            self.events.append(event)
+        elif "plan" in event:
+            self.kinds[event["kind"]] = event["plan"]
+        elif not doubtful:
+            self.finished[event["finished"]] = event
 
 
 def read(store: Place, plan: str, *, doubt: bool = True) -> Records:
@@ -270,11 +282,10 @@ def read(store: Place, plan: str, *, doubt: bool = True) -> Records:
     for _, header, frames, _ in segments_of(store, plan):
         doubtful = doubt and _is_over(header.get("boot"))
         for frame in frames:
+            task = [without_rows(Units.unpack(packed)) for packed in frame] if isinstance(frame, list) else []
             if isinstance(frame, dict):
-                found.events.append(frame)
-                continue
-            task = [without_rows(Units.unpack(packed)) for packed in frame]
-            if task and not (doubtful and any(not is_intact(store, units) for units in task)):
+                found.note(frame, doubtful=doubtful)
+            elif task and not (doubtful and any(not is_intact(store, units) for units in task)):
                 found.tasks.setdefault(task[0].array.partition("/")[0], []).append(task)
     return found
 
@@ -288,31 +299,3 @@ def _is_over(named: Any) -> bool:
     """Say whether a machine's boot is one that this machine knows to be over."""
     host, mine = boot()
     return isinstance(named, list) and len(named) == 2 and named[0] == host and named[1] != mine
-
-
-def keys(store: Place, units: Units) -> Iterator[str]:
-    """Give the key of each write unit in the store, in the order of its record."""
-    if not units.sizes:
-        return
-    array = zarr.open_array((store / units.array).store(), mode="r")
-    for place in product(*(range(f, f + n) for f, n in zip(units.first, units.counts, strict=True))):
-        yield f"{units.array}/{array.metadata.encode_chunk_key(place)}"
-
-
-def faults(store: Place, units: Units) -> Iterator[tuple[str, str]]:
-    """Give the key of each write unit whose stored bytes are not those recorded, and what is wrong with it."""
-    for key, size, expected in zip(keys(store, units), units.sizes, units.sums, strict=True):
-        data = store.read(key)
-        if len(data or b"") != size:
-            wrong = "is missing" if data is None else f"has {len(data)} bytes, and {size} were written"
-            yield key, f"{key} {wrong}"
-        elif checksum(data or b"") != (expected if size else checksum(b"")):
-            yield key, f"{key} has another checksum than what was written"
-
-
-def is_intact(store: Place, units: Units) -> bool:
-    """Say whether all the stored bytes are those recorded."""
-    try:
-        return next(faults(store, units), None) is None
-    except Exception:  # noqa: BLE001 - whatever a damaged array makes zarr raise
-        return False

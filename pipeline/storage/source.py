@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from typing import Any
@@ -99,6 +99,11 @@ class Source:
     geo: Geo | None = None
     fill: float | None = None
     digest: str = ""
+
+    @property
+    def kind(self) -> "Source":
+        """All but what it is called and where it lies: images of one kind are planned alike."""
+        return replace(self, name="", path="", array=Place("file", ""), digest="")
 
     @property
     def planes(self) -> int:

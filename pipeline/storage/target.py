@@ -92,9 +92,9 @@ def clear(store: Place) -> None:
     what the store's own record names is removed, the record last.
     """
     if not store.is_local:
-        images = ((recorded(store) or {}).get("plan") or {}).get("images", ())
+        images = ((recorded(store) or {}).get("plan") or {}).get("inputs", ())
         own = [records.FOLDER, TABLES, RUN, *(f"{RESERVED}/{name}" for name in METADATA)]
-        for name in (*(image["name"] for image in images), *own, *reversed(METADATA)):
+        for name in (*images, *own, *reversed(METADATA)):
             store.delete(name)
         return
     for name in METADATA:

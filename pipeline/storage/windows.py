@@ -73,8 +73,13 @@ class Sights:
         seen = self._seen[array]
         low, high = min((s.low for s in seen), default=0.0), max((s.high for s in seen), default=1.0)
         samples = np.concatenate([np.empty((len(array.channels), 0), np.float32), *(s.samples for s in seen)], axis=1)
-        return tuple(Window.of(low, high, *_shown(channel[np.isfinite(channel)])) for channel in samples)
+        shown = _shown(samples)
+        return tuple(Window.of(low, high, *ends) for ends in shown)
 
 
-def _shown(numbers: NDArray[np.float32]) -> list[float]:
-    return [float(n) for n in np.percentile(numbers, SHOWN)] if numbers.size else []
+def _shown(samples: NDArray[np.float32]) -> list[list[float]]:
+    """Return the percentiles of each channel's finite pixels, none where it has no such pixel."""
+    if samples.size and np.isfinite(samples).all():
+        return np.percentile(samples, SHOWN, axis=1).T.tolist()  # type: ignore[no-any-return]
+    finite = [channel[np.isfinite(channel)] for channel in samples]
+    return [np.percentile(numbers, SHOWN).tolist() if numbers.size else [] for numbers in finite]

@@ -1,0 +1,316 @@
+"""Keeps every worker of a cluster supplied, gives outcomes as they come, and bounds all waiting."""
+
+import asyncio
+import time
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import count
+from queue import Empty, SimpleQueue
+from typing import Any
+
+from distributed import Client, KilledWorker
+from distributed.client import FutureCancelledError
+
+from pipeline.errors import RunError, explain
+from pipeline.execute.feed import Feed
+from pipeline.execute.stock import Stock
+from pipeline.execute.task import Failed, Outcome
+from pipeline.geometry import Interval
+
+AHEAD = 2
+"""Futures per worker thread: one that runs and one that waits."""
+
+LAG = 0.2
+"""Seconds that outcomes may wait on their worker, to be fetched several together: a fetch costs as much as a future."""
+
+PATIENCE = 5
+"""Seconds that a fetch of outcomes may take, and as long a worker that did not answer is left alone."""
+
+LOOK = 1.0
+"""Seconds between two looks at which workers there are."""
+
+WAIT = 30
+"""Seconds without any worker, or without a scheduler, after which a run ends."""
+
+DRAIN = 30.0
+"""Seconds that an interrupted run waits for the tasks under way."""
+
+LATE = 20.0
+"""Times its forecast that a batch may take before its worker counts as hanging."""
+
+LEAST = 120.0
+"""Seconds that a batch may take in any case: kernels compile, and storage has deadlines of its own."""
+
+TRIES = 2
+"""Workers that may hang with a batch before its blocks are tried one at a time."""
+
+ANY, ALONE = "", "alone"
+"""Instead of a worker's address: whichever, and whichever for the one suspect at a time."""
+
+AGAIN = "what was written is recorded: go on with --resume"
+
+
+@dataclass
+class Sent:
+    """A batch on its way: to which worker, how long it should take, and since when it could have been at work."""
+
+    worker: str
+    batch: Interval
+    tries: int
+    limit: float
+    began: float | None = None
+
+
+class Drive:
+    """Keeps every worker supplied from its own ranges, and gives outcomes as they come.
+
+    Parameters
+    ----------
+    client
+        Of the cluster.
+    feed
+        What there is to do; more is taken when little is left.
+    submit
+        Sends works off under a key, and gives the future.
+    stop
+        Says when to send off no more.
+    """
+
+    def __init__(self, client: Client, feed: Feed, submit: Callable[..., Any], stop: Callable[[], bool]) -> None:
+        self.client = client
+        self.stock = Stock(feed)
+        self.submit = submit
+        self.stop = stop
+        self.stopped: float | None = None
+        self.threads: dict[str, int] = {}
+        self.shunned: set[str] = set()
+        self.signs: dict[Any, str] = {}
+        """Of workers that hang one future each: where it ends, its worker does not hang any more."""
+        self.flying: dict[Any, Sent] = {}
+        self.waiting: defaultdict[str, int] = defaultdict(int)
+        self.landed: dict[Any, Sent] = {}
+        self.mute: dict[str, float] = {}
+        self.suspects: deque[Interval] = deque()
+        self.told: list[Outcome] = []
+        """Of tasks that hang: to be given with the next outcomes."""
+        self.sent = count()
+        self.ended: SimpleQueue[Any] = SimpleQueue()
+        self.looked = self.staffed = time.monotonic()
+
+    def outcomes(self) -> Iterator[Outcome]:
+        """Run everything there is to run; raises `RunError` where nobody is left who could."""
+        self._look()
+        told = time.monotonic()
+        while True:
+            self._fill()
+            if not (
+                self.flying or self.landed or self.told or (not self.stopped and (self.suspects or len(self.stock)))
+            ):
+                return
+            if self.stop() and self._drained():
+                return
+            for future in self._wait(LAG if self.landed else LOOK):
+                self._land(future)
+            if not self.stopped and self.suspects and not self.waiting[ALONE]:
+                self._submit(self.suspects.popleft(), ALONE)
+            if len(self.landed) >= self._window or time.monotonic() - told >= LAG or not self.flying:
+                told = time.monotonic()
+                for outcome in self._fetch():
+                    yield outcome
+                    self.stock.end(outcome)
+                for worker in self.threads:
+                    self._supply(worker)
+
+    def _fill(self) -> None:
+        """Take up work, until the workers have enough of it for a while; they get it as it comes."""
+        for _ in self.stock.fill(max(1, self._window)) if not self.stopped else ():
+            for worker in self.threads:
+                self._supply(worker)
+
+    def _land(self, future: Any) -> None:
+        """Take note that a future has ended."""
+        if future in self.flying:  # else it was given up
+            self.landed[future] = sent = self.flying.pop(future)
+            self.waiting[sent.worker] -= 1
+            self._supply(sent.worker)
+        elif future in self.signs:
+            worker = self.signs.pop(future)
+            self.shunned.discard(worker)
+            future.release()
+
+    def _fetch(self) -> list[Outcome]:
+        """Return what the futures tell that have ended, and give them back."""
+        outcomes, self.told = self.told, []
+        finished = defaultdict[str, list[Any]](list)
+        for future, sent in list(self.landed.items()):
+            if future.status == "finished":
+                finished[sent.worker].append(future)
+                continue
+            if future.status == "cancelled":
+                raise RunError(f"the scheduler was lost or restarted; {AGAIN}")
+            if future.status == "error":
+                outcomes += self._blame(sent, explain(future.exception()))
+            elif sent.worker not in (ANY, ALONE):  # what it tells went with its worker
+                self._submit(sent.batch, tries=sent.tries)
+            else:
+                continue  # the same, and it is run again
+            self._forget(future)
+
+        outcomes += self._gather(finished)
+        self.stock.learn(outcomes)
+        return outcomes
+
+    def _gather(self, finished: dict[str, list[Any]]) -> list[Outcome]:
+        """Fetch what futures tell, all of a worker together; one that does not answer holds up no other for long."""
+        now = time.monotonic()
+        asked = {w: futures for w, futures in finished.items() if now - self.mute.get(w, -PATIENCE) >= PATIENCE}
+
+        async def one(futures: list[Any]) -> list[list[Outcome]] | None:
+            try:
+                return await asyncio.wait_for(self.client.gather(futures, asynchronous=True), PATIENCE)
+            except (TimeoutError, KilledWorker, FutureCancelledError):
+                return None  # a worker is lost at this moment, or hangs: again, when that is known
+
+        async def gather() -> list[list[list[Outcome]] | None]:
+            return await asyncio.gather(*map(one, asked.values()))
+
+        if not asked:
+            return []
+        outcomes: list[Outcome] = []
+        for (worker, futures), told in zip(asked.items(), self.client.sync(gather), strict=True):
+            if told is None:
+                self.mute[worker] = time.monotonic()
+                continue
+            self.mute.pop(worker, None)
+            for future in futures:
+                self._forget(future)
+            outcomes += [outcome for batch in told for outcome in batch]
+        return outcomes
+
+    def _forget(self, future: Any) -> None:
+        """Give a future back at once, whoever still holds it, such as the thread of its callback."""
+        del self.landed[future]
+        future.release()
+
+    def _drained(self) -> bool:
+        """Send off no more; say whether enough has been waited for what is under way."""
+        self.stopped = self.stopped or time.monotonic()
+        return time.monotonic() - self.stopped > DRAIN
+
+    @property
+    def _window(self) -> int:
+        """Futures that may be on their way at once; as many again may have landed and wait to be fetched."""
+        return AHEAD * sum(self.threads.values())
+
+    def _supply(self, worker: str) -> None:
+        while not self.stopped and self.waiting[worker] < AHEAD * self.threads.get(worker, 0):
+            if len(self.flying) + len(self.landed) >= 2 * self._window:
+                return  # until what has landed is fetched
+            batch = self.stock.take(worker)
+            if not len(batch):
+                return
+            self._submit(batch, worker)
+
+    def _submit(self, batch: Interval, worker: str = ANY, tries: int = 0) -> None:
+        """Send a batch off, to a worker or to whichever, those that hang aside."""
+        where: dict[str, Any] = {}
+        if worker not in (ANY, ALONE) or (self.shunned and self.threads):
+            named = list(self.threads) if worker in (ANY, ALONE) else [worker]
+            where = {"workers": named, "allow_other_workers": True}
+        works = self.stock.works(batch)
+        future = self.submit(works, f"{batch.start}-{batch.stop}-{next(self.sent)}", **where)
+        self.flying[future] = Sent(worker, batch, tries, max(LEAST, LATE * self.stock.seconds(works)))
+        self.waiting[worker] += 1
+        future.add_done_callback(self.ended.put)
+
+    def _blame(self, sent: Sent, reason: str) -> list[Outcome]:
+        """Handle a batch whose workers died: its blocks are tried one at a time, for others died beside the culprit."""
+        if sent.worker == ALONE:
+            (work,) = self.stock.works(sent.batch)
+            return [Failed(work.number, work.blocks[0], reason)]
+        self.suspects.extend(Interval(number, number + 1) for number in range(sent.batch.start, sent.batch.stop))
+        return []
+
+    def _wait(self, timeout: float) -> list[Any]:
+        """Return the futures that have ended, after a while none."""
+        futures = []
+        with suppress(Empty):
+            futures.append(self.ended.get(timeout=timeout))
+            while True:
+                futures.append(self.ended.get_nowait())
+        if time.monotonic() - self.looked >= LOOK:
+            self._look()
+        return futures
+
+    def _look(self) -> None:
+        """See which workers there are, and supply those that came."""
+        self.looked = time.monotonic()
+        if self.client.status not in ("running", "connecting"):
+            raise RunError(f"the scheduler was lost; {AGAIN}")
+        there = dict(self.client.nthreads()) if self.client.status == "running" else {}
+        self.shunned &= there.keys()
+        self.threads = {worker: threads for worker, threads in there.items() if worker not in self.shunned}
+        if self.threads:
+            self.staffed = self.looked
+            self.stock.join(self.threads)
+        elif self.looked - self.staffed > WAIT:
+            hang = f" that answers ({len(self.shunned)} hang)" if self.shunned else ""
+            raise RunError(f"there has been no worker{hang} for {WAIT} s; {AGAIN}")
+        # The scheduler would have what was meant for a lost worker wait for it, where it was the last one.
+        lost = [f for f, s in self.flying.items() if s.worker not in (ANY, ALONE, *there)]
+        for future in lost if there else ():
+            if not future.done():
+                self._again(future)
+        self._give_up()
+        for worker in self.threads:
+            self._supply(worker)
+
+    def _again(self, future: Any) -> Sent:
+        """Give up on a future that is on its way or has landed, and send its batch to whichever."""
+        sent = self.flying.pop(future, None)
+        if sent is None:
+            sent = self.landed.pop(future)
+        else:
+            self.waiting[sent.worker] -= 1
+        self._submit(sent.batch, tries=sent.tries)
+        return sent
+
+    def _give_up(self) -> None:
+        """Give up on workers that have been at a batch for far too long; whoever else there is gets what they had.
+
+        Only as many batches of a worker count as it has threads, the oldest: the others wait for these.
+        """
+        now, seen = time.monotonic(), defaultdict[str, int](int)
+        late = []
+        for future, sent in [*self.landed.items(), *self.flying.items()]:
+            seen[sent.worker] += 1
+            if seen[sent.worker] <= self.threads.get(sent.worker, 1):
+                sent.began = sent.began or now
+                if now - sent.began > sent.limit:
+                    late.append((future, sent))
+        for future, sent in late:
+            self._shun(future, sent)
+
+    def _shun(self, future: Any, sent: Sent) -> None:
+        """Take a worker for one that hangs, until the batch that it hangs with has ended there."""
+        where = sent.worker
+        if where in (ANY, ALONE):
+            where = next((w for w, keys in self.client.processing().items() if future.key in keys), where)
+        if where in self.threads:
+            self.shunned.add(where)
+            self.threads = {worker: n for worker, n in self.threads.items() if worker != where}
+            self.stock.join(self.threads)
+            self.signs[future] = where
+        if self.flying.pop(future, None):
+            self.waiting[sent.worker] -= 1
+        else:
+            del self.landed[future]
+        for other in [f for f, s in [*self.landed.items(), *self.flying.items()] if s.worker == where]:
+            self._again(other)
+            other.release()
+        if sent.worker == ALONE or sent.tries + 1 >= TRIES:
+            self.told += self._blame(sent, f"did not end within {sent.limit:.0f} s, on {TRIES + 1} workers")
+        else:
+            self._submit(sent.batch, tries=sent.tries + 1)
