@@ -109,6 +109,7 @@ class Course:
             if isinstance(made, HaloflowError):
                 self._fail(number, {"image": str(place), "task": "all", "reason": str(made)})
                 self.watch.image_done(str(place), 1)
+                self.watch.progress(self._all, self.done, self.failed)
             elif work := self._begin(number, place, made):
                 yield work
 

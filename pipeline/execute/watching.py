@@ -23,7 +23,7 @@ class Started:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is, after each task."""
+    """How far a run is, after each task and each image that cannot be run."""
 
     tasks: int
     """Of all images; with many images, those of which nobody has looked at yet are estimated."""

@@ -14,7 +14,7 @@ KNOWN = 64
 class Opener:
     """Opens the images of a run; of a local one whose metadata are those of an earlier one, these are just read.
 
-    They are the same byte for byte. To understand metadata takes a millisecond and more, to read them some hundredths of one.
+    They are the same byte for byte. To understand metadata takes a millisecond and more, to read them some hundredths.
     """
 
     def __init__(self, level: int) -> None:
