@@ -21,7 +21,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 import pipeline
 from pipeline.errors import OutputError
-from pipeline.execute import running, task
+from pipeline.execute import course, running, task
 from pipeline.status import check
 from pipeline.storage import output, target
 from pipeline.storage.lock import acquire
@@ -31,7 +31,10 @@ from pipeline.storage.pyramid import STAGING
 KILLS = [
     *((task, "compute", "before", nth) for nth in range(5)),
     *((task, "write", "after", nth) for nth in range(5)),
-    *((running._Run, "_take", "after", nth) for nth in range(5)),
+    *((course.Course, "take", "after", nth) for nth in range(5)),
+    (output, "add", "after", 0),
+    (output, "show", "before", 0),
+    (output, "show", "after", 0),
     (running, "acquire", "after", 0),
     (output, "create", "after", 0),
     (output, "finish", "before", 0),
