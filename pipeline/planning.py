@@ -206,20 +206,16 @@ class LevelPlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run would do. ``print(plan)`` says it; `pipeline.run` does it.
-
-    Its ``images`` are a sequence in which each is opened and planned when it is asked for, so ten thousand of them are
-    here as soon as one is; what says something of all of them, such as ``tasks``, takes a look at all.
-    """
+    """What a run would do. ``print(plan)`` says it; `pipeline.run` does it; an image is planned when it is asked for."""
 
     images: Sequence[ImagePlan]
     store: Place
     memory: int
     config: Mapping[str, Any]
     reads: tuple[Place, ...]
-    """Every place the run reads, those of features too: the output may overlap none of them."""
+    """Every place the run reads, those of features too: the output may overlap none."""
     identity: Mapping[str, Any] = field(default_factory=dict)
-    """What decides the bits of the run: it may go on with a store only where this is the same."""
+    """What decides the bits: a run may go on with a store only where this is the same."""
 
     def attempt(self, number: int) -> ImagePlan | HaloflowError:
         """Return the plan of the image at a place, or why there is none."""
@@ -238,13 +234,12 @@ class Plan:
     @property
     def bad(self) -> tuple[tuple[str, str], ...]:
         """The images of several that cannot be run, and why."""
-        if isinstance(self.images, Batch):
-            return tuple((str(place), reason) for place, reason in self.images.bad)
-        return ()
+        bad = self.images.bad if isinstance(self.images, Batch) else ()
+        return tuple((str(place), reason) for place, reason in bad)
 
     @property
     def tasks(self) -> int:
-        """The number of tasks of all images."""
+        """The number of all tasks."""
         return sum(len(image.blocks) for image in self.images)
 
     @property

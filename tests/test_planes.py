@@ -10,6 +10,7 @@ import zarr
 
 import pipeline
 from pipeline.execute import serial
+from pipeline.execute.feed import Feed
 from pipeline.execute.task import Done
 from pipeline.grid import BlockGrid
 from pipeline.storage import chunkfiles, output
@@ -222,7 +223,7 @@ def test_slabs_begin_where_chunks_do_and_take_what_memory_allows(tmp_path: Path)
     assert sorted(image.blocks) == list(range(3 * count))
     assert planes == [0, 1] * count + [2] * count  # planes 1 and 2 lie in the first chunk, 3 in the second
     assert image.in_order(range(3 * count)) == tuple(image.blocks) == tuple(image.blocks[:])
-    for outcome in serial.run(made_in(replace(plan, images=(image,))), Segments(image.store, "", 1)):
+    for outcome in serial.run(Feed.of(made_in(replace(plan, images=(image,))).images), Segments(image.store, "", 1)):
         assert isinstance(outcome, Done), outcome
     made = zarr.open_array(tmp_path / "o.zarr/i/pool/0")[:]
     for z in range(3):
@@ -231,5 +232,6 @@ def test_slabs_begin_where_chunks_do_and_take_what_memory_allows(tmp_path: Path)
 
 def made_in(plan: pipeline.Plan) -> pipeline.Plan:
     """Make the empty store of a plan."""
-    output.create(str(plan.store), [kept.array for kept in plan.images[0].kept], {})
+    output.create(plan.store, {})
+    output.add(plan.store, [kept.array for kept in plan.images[0].kept])
     return plan
