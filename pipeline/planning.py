@@ -206,7 +206,7 @@ class LevelPlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run would do. ``print(plan)`` says it; `pipeline.run` does it; an image is planned when it is asked for."""
+    """What a run would do. ``print(plan)`` says it; `pipeline.run` does it; an image is planned when asked for."""
 
     images: Sequence[ImagePlan]
     store: Place
