@@ -32,6 +32,8 @@ def make_inputs() -> None:
     pipeline.ingest("demo/island.tif", "demo/island.zarr")
     letters = ["letters", "demo/letters/test", "--count", "3", "--seed", "2", "--sides", "64", "120"]
     subprocess.run([sys.executable, ROOT / "scripts/make_xo.py", *letters], check=True)
+    mosaic = ["mosaic", "demo/mosaic.zarr", "--extent", "384"]
+    subprocess.run([sys.executable, ROOT / "scripts/make_xo.py", *mosaic], check=True)
     make_cells()
 
 

@@ -229,7 +229,7 @@ def test_without_scikit_learn_the_extra_is_named(
 def test_x_and_o_are_told_apart(tmp_path: Path) -> None:
     """The short form of scripts/xo: 99 of 100 letters that the votes were not fitted on."""
     done = subprocess.run(
-        [sys.executable, "scripts/xo.py", tmp_path, "--train", "25", "--test", "50", "--sides", "64", "200"],
+        [sys.executable, "scripts/xo.py", "images", tmp_path, "--train", "25", "--test", "50", "--sides", "64", "200"],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -237,3 +237,15 @@ def test_x_and_o_are_told_apart(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "decided 100 images that the votes were not fitted on: " in done.stdout
+
+
+def test_the_letters_of_a_mosaic_are_found_and_named(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "scripts/xo.py", "mosaic", tmp_path, "--extent", "768"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert " letters found and named, " in done.stdout
