@@ -62,13 +62,13 @@ def find(told: argparse.Namespace) -> None:
     with Path(table).open(newline="") as file:
         found = [(row["feature"], float(row["y"]), float(row["x"])) for row in csv.DictReader(file)]
     with path.with_suffix(".csv").open(newline="") as file:
-        letters = [(row["letter"], *(float(row[key]) for key in ("y", "x", "radius"))) for row in csv.DictReader(file)]
-    at = np.array([letter[1:3] for letter in letters])
+        letters = list(csv.DictReader(file))
+    at = np.array([[float(row["y"]), float(row["x"])] for row in letters])
     taken: set[int] = set()
     for name, y, x in found:
         away = np.hypot(*(at - [y, x]).T)
         nearest = int(away.argmin())
-        if letters[nearest][0] == name and away[nearest] <= letters[nearest][3] / 2:
+        if letters[nearest]["letter"] == name and away[nearest] <= float(letters[nearest]["radius"]) / 2:
             taken.add(nearest)
     right = len(taken)
     score = 2 * right / (len(found) + len(letters))

@@ -241,7 +241,7 @@ def test_x_and_o_are_told_apart(tmp_path: Path) -> None:
 
 def test_the_letters_of_a_mosaic_are_found_and_named(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "scripts/xo.py", "mosaic", tmp_path, "--extent", "768"],
+        [sys.executable, "scripts/xo.py", "mosaic", tmp_path, "--extent", "768", "--seed", "2"],
         cwd=ROOT,
         capture_output=True,
         text=True,
