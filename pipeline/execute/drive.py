@@ -218,7 +218,7 @@ class Drive:
         where: dict[str, Any] = {}
         if worker not in (ANY, ALONE) or (self.shunned and self.threads):
             named = list(self.threads) if worker in (ANY, ALONE) else [worker]
-            where = {"workers": named, "allow_other_workers": True}
+            where = {"workers": named, "allow_other_workers": not self.shunned}
         works = self.stock.works(batch)
         future = self.submit(works, f"{batch.start}-{batch.stop}-{next(self.sent)}", **where)
         self.flying[future] = Sent(worker, batch, tries, max(LEAST, LATE * self.stock.seconds(works)))
@@ -291,13 +291,16 @@ class Drive:
                 if now - sent.began > sent.limit:
                     late.append((future, sent))
         for future, sent in late:
-            self._shun(future, sent)
+            if future in self.flying:
+                self._shun(future, sent)
+            elif future in self.landed:  # done, by a worker that cannot tell of it any more
+                self._again(future)
+                future.release()
 
     def _shun(self, future: Any, sent: Sent) -> None:
         """Take a worker for one that hangs, until the batch that it hangs with has ended there."""
-        where = sent.worker
-        if where in (ANY, ALONE):
-            where = next((w for w, keys in self.client.processing().items() if future.key in keys), where)
+        # It need not be where it was sent: the scheduler gives what waits to whoever looks idle.
+        where = next((w for w, keys in self.client.processing().items() if future.key in keys), sent.worker)
         if where in self.threads:
             self.shunned.add(where)
             self.threads = {worker: n for worker, n in self.threads.items() if worker != where}
