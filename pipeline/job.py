@@ -16,7 +16,7 @@ from pipeline.execute.decisions import join_lazily
 from pipeline.execute.lazy import stack_lazily
 from pipeline.features import CropOf, CropSpec, File, make_all
 from pipeline.geometry import Interval, Window
-from pipeline.labelled import channel_axis, stack_labelled
+from pipeline.labelled import channels_of, stack_labelled
 from pipeline.pixels import Encoding, PixelScale, stored_dtype
 from pipeline.planning import OutputSpec
 from pipeline.stack import Stack, run_whole
@@ -51,6 +51,7 @@ class JobStack:
             Raw pixels (c, y, x) or (y, x): a NumPy array gives a NumPy array, a Dask array a lazy Dask array. Of a
             DataArray the axes are known by their names (y, x; c, channel or band), every plane along others is run,
             and what it gives is a DataArray (…, feature, y, x) with coordinates, lazy where it holds a Dask array.
+            Channels are called by their coordinate where it is of text, and numbered from 0 otherwise.
         layer
             The name of the layer; by default the last.
         kernel
@@ -67,6 +68,10 @@ class JobStack:
         """
         if type(image).__module__.startswith("xarray"):
             return self._labelled(image, layer, kernel)
+        return self._bare(image, layer, kernel)
+
+    def _bare(self, image: Any, layer: str | None, kernel: str | None, channels: tuple[str, ...] | None = None) -> Any:
+        """Return the maps of an array whose channels have these names, or are numbered."""
         if not isinstance(image, np.ndarray | da.Array):
             raise InputError(
                 f"the stack takes NumPy and Dask arrays, and xarray's DataArrays of them, not {type(image).__name__}"
@@ -77,7 +82,7 @@ class JobStack:
             raise InputError(f"the image has the shape {image.shape}; expected (y, x) or (c, y, x)")
         place = self._place(layer)
         pixels = image if image.ndim == 3 else image[None]
-        bound = self.layers.bind(tuple(map(str, range(pixels.shape[0]))), kernel)
+        bound = self.layers.bind(channels or tuple(map(str, range(pixels.shape[0]))), kernel)
         bound.extents(pixels.shape[1:])
         scale = PixelScale(stored_dtype(image.dtype), self.black, self.white)
         if isinstance(pixels, da.Array):
@@ -88,9 +93,9 @@ class JobStack:
         return run_whole(bound, scale.to_map(native), place)
 
     def _labelled(self, image: Any, layer: str | None, kernel: str | None) -> Any:
-        place, channel = self._place(layer), channel_axis(image)
-        bound = self.layers.bind(tuple(map(str, range(image.sizes[channel] if channel else 1))), kernel)
-        run = partial(self, layer=layer, kernel=kernel)
+        place, channels = self._place(layer), channels_of(image)
+        bound = self.layers.bind(channels, kernel)
+        run = partial(self._bare, layer=layer, kernel=kernel, channels=channels)
         windows = bound.window(place)
         if place >= bound.local:  # one pixel lies in the middle of all
             windows = (Window(image.sizes["y"]), Window(image.sizes["x"]))

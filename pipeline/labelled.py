@@ -51,7 +51,7 @@ def stack_labelled(image: Any, run: Run, maps: tuple[str, ...], windows: tuple[W
         Of all layers together, for y and x: where the maps' pixels lie follows from them. y and x have coordinates
         where those of the image are evenly spaced, and none otherwise.
     """
-    channel = channel_axis(image)
+    channel = _channel_axis(image)
     outer = [axis for axis in image.dims if axis not in (channel, "y", "x")]
     order = [*outer, *([channel] if channel else []), "y", "x"]
     pixels = image.transpose(*order).data
@@ -68,7 +68,19 @@ def stack_labelled(image: Any, run: Run, maps: tuple[str, ...], windows: tuple[W
     return xarray().DataArray(made, dims=[*outer, FEATURE, "y", "x"], coords=coords, name=image.name)
 
 
-def channel_axis(image: Any) -> Hashable | None:
+def channels_of(image: Any) -> tuple[str, ...]:
+    """Return the channels' names: their coordinate's where that is of text, else numbers, as of an image in Zarr.
+
+    Raises `InputError` for what is no image.
+    """
+    axis = _channel_axis(image)
+    told = image.coords[axis].values.tolist() if axis in image.coords else []
+    if told and all(isinstance(name, str) for name in told):
+        return tuple(told)
+    return tuple(map(str, range(image.sizes[axis] if axis else 1)))
+
+
+def _channel_axis(image: Any) -> Hashable | None:
     """Return what the axis of channels is called, if there is one; raises `InputError` for what is no image."""
     if not isinstance(image, xarray().DataArray):
         held = ", ".join(map(str, getattr(image, "data_vars", ()))) or "none"

@@ -13,7 +13,7 @@ import xarray as xr
 import zarr
 
 import pipeline
-from pipeline.errors import InputError, OutputError
+from pipeline.errors import InputError, OutputError, StackError
 
 EDGE = {"edge": {"rows": [[-1, 2, 0], [3, 4, -5]]}, "blob": {"rows": [[1, 2, 1], [0, 1, 3]]}}
 PIXELS = np.random.default_rng(3).integers(0, 256, (3, 2, 4, 33, 29)).astype(np.uint8)
@@ -58,6 +58,43 @@ def test_every_plane_of_a_data_array_is_run(tmp_path: Path, channel: str) -> Non
     np.testing.assert_array_equal(maps.z.values, image.z.values)
     for t, z in np.ndindex(3, 4):
         np.testing.assert_array_equal(maps[t, z].values, job.stack(PIXELS[t, :, z]))
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_maps_are_called_by_the_names_of_channels_as_those_of_a_run_are(tmp_path: Path, lazy: bool) -> None:
+    names = ["DAPI", "GFP"]
+    ome = {
+        "version": "0.5",
+        "multiscales": [
+            {
+                "axes": [{"name": "c", "type": "channel"}, *({"name": n, "type": "space"} for n in "yx")],
+                "datasets": [{"path": "0", "coordinateTransformations": [{"type": "scale", "scale": [1, 2, 3]}]}],
+            }
+        ],
+        "omero": {"channels": [{"label": name} for name in names]},
+    }
+    stored = zarr.create_group(tmp_path / "i.zarr", attributes={"ome": ome})
+    stored.create_array("0", data=PIXELS[0, :, 0], dimension_names=["c", "y", "x"])
+    weights = {"bright": {"DAPI": 2, "GFP": -1}, "dark": {"GFP": 3, "DAPI": 0.5}}
+    job = pipeline.load(
+        {
+            "input": {"images": str(tmp_path / "i.zarr")},
+            "features": EDGE,
+            "layers": [{"type": "pool"}, {"type": "vote", "weights": weights}],
+            "output": {"store": str(tmp_path / "o.zarr"), "layers": ["pool", "vote"]},
+        }
+    )
+    pipeline.run(pipeline.plan(job), cluster="serial")
+    tree = pipeline.open(str(tmp_path / "o.zarr"))
+    image = xr.DataArray(
+        da.from_array(PIXELS[0, :, 0], chunks=9) if lazy else PIXELS[0, :, 0],
+        dims=["c", "y", "x"],
+        coords={"c": names, "y": 2.0 * np.arange(33), "x": 3.0 * np.arange(29)},
+    )
+    for layer in ("pool", "vote"):
+        xr.testing.assert_equal(job.stack(image, layer).compute(), tree[f"i/{layer}"][layer].compute())
+    with pytest.raises(StackError, match="the layer takes 0, 1"):
+        job.stack(image.assign_coords(c=[1, 2]))
 
 
 def test_a_dask_array_stays_lazy(tmp_path: Path) -> None:
