@@ -3,6 +3,9 @@
 import itertools
 import json
 import os
+import re
+import subprocess
+import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -174,7 +177,26 @@ def test_what_is_not_there_or_not_allowed_is_told_in_one_line(tmp_path, proxy, b
     proxy.harm = lambda *_: "500"
     assert "s3://" in info(f"s3://{bucket}/a.zarr", **options(proxy))
     assert "no such storage options" in info(f"s3://{bucket}/a.zarr", **options(proxy), backend="obstore")
+    assert "no storage option 'anom'" in info(f"s3://{bucket}/a.zarr", **options(proxy), anom=True)
     assert "expected fsspec or obstore" in info(f"s3://{bucket}/a.zarr", backend="boto")
+
+
+def test_a_process_that_ends_with_an_error_of_a_bucket_says_no_more_than_that():
+    """Requests that were still under way when the first failed were complained of with tracebacks at the end."""
+    given = {
+        **KEYS,
+        "endpoint_url": f"http://127.0.0.1:{free_port()}",
+        "config_kwargs": {"retries": {"total_max_attempts": 2}},
+    }
+    ended = subprocess.run(
+        [sys.executable, "-m", "pipeline.cli", "info", "s3://nobody/a.zarr"],
+        env={**os.environ, VARIABLE: json.dumps(given)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 2
+    assert re.fullmatch(r"error: s3://nobody/a.zarr: cannot be reached .*\n", ended.stderr), ended.stderr
 
 
 def test_a_pattern_names_the_images_of_a_bucket_in_one_listing(tmp_path, port, proxy, bucket):

@@ -5,6 +5,7 @@ What is not there, and only that, is None to the reader: a server's error is nev
 
 import asyncio
 import random
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import suppress
 from typing import NoReturn, TypeVar
@@ -145,6 +146,9 @@ class Patient(WrapperStore[Store]):
             raise PlaceError(f"{self.root}: there is no such bucket; check its name, and the endpoint") from None
         if isinstance(error, FileNotFoundError | PlaceError):
             raise error
+        if isinstance(error, TypeError) and (unknown := re.search(r"unexpected keyword argument ('\w+')", text)):
+            # Options that a client looks at when it first connects.
+            raise PlaceError(f"{self.root}: there is no storage option {unknown[1]} for such places") from None
         if any(words in every for words in ("credential", "169.254.169.254", "metadata.google.internal")):
             raise PlaceError(
                 f"{self.root}: no credentials were found; set them as the cloud's own tools take them (for S3 in "

@@ -227,8 +227,18 @@ def _obstore(root: str, options: Any) -> _Obstore:
 
 @atexit.register
 def _close() -> None:
-    """Close the connections, which would else be complained of."""
+    """End what is still asked for after an error, and close the connections: both would else be complained of."""
+    if _opened:
+        sync(_cancel_all())
     for fs in _clients.values():
         for name in ("_s3creator", "_session"):
             if (client := getattr(fs, name, None)) is not None:
                 sync(client.__aexit__(None, None, None), timeout=1)
+
+
+async def _cancel_all() -> None:
+    """Cancel the other tasks of this loop, zarr's, and wait until they have ended, or for a second."""
+    if others := asyncio.all_tasks() - {asyncio.current_task()}:
+        for task in others:
+            task.cancel()
+        await asyncio.wait(others, timeout=1)
