@@ -1,6 +1,7 @@
 """From paths to sources: every form of Zarr that is an image is read, what is none is refused."""
 
 import copy
+import json
 import re
 from pathlib import Path
 
@@ -142,6 +143,22 @@ def test_transformations_of_the_whole_image_come_after_those_of_the_level():
     assert (source.scale, source.translation) == ((20, 300), (105, 2007))
 
 
+def test_names_that_cannot_be_printed_are_made_plain(haloflow):
+    """A terminal would obey them, an error have several lines, and a TIFF's description be no XML."""
+    path = Path(ome())
+    told = json.loads((path / "zarr.json").read_text())
+    image = told["attributes"]["ome"]
+    image["omero"]["channels"][0]["label"] = "a\x1b[31mb\n5\xa0µ\0"
+    image["multiscales"][0]["axes"][1]["unit"] = "\x9bmeter"
+    (path / "zarr.json").write_text(json.dumps(told))
+    source = open_image(str(path))
+    assert source.channels == ("a�[31mb�5\xa0µ�", "green", "blue")
+    assert source.units == ("�meter", None)
+    haloflow("export", str(path), "image.tif")
+    haloflow("ingest", "image.tif", "again.zarr")
+    assert open_image("again.zarr").channels == source.channels
+
+
 @pytest.mark.parametrize(
     ("level", "levels", "words"),
     [
@@ -226,7 +243,16 @@ def test_images_that_would_share_a_name_are_refused_with_both_paths():
 
 
 @pytest.mark.parametrize(
-    ("path", "name"), [("x/a.zarr/", "a"), ("a.b.ome.zarr", "a.b"), ("plain", "plain"), (".zarr", ".zarr")]
+    ("path", "name"),
+    [
+        ("x/a.zarr/", "a"),
+        ("a.b.ome.zarr", "a.b"),
+        ("plain", "plain"),
+        (".zarr", ".zarr"),
+        ("x/a.ome.zarr.zip", "a"),
+        ("a.zip", "a"),
+        (".zip", ".zip"),
+    ],
 )
 def test_an_image_is_named_by_its_stem(path, name):
     assert stem(path) == name

@@ -72,13 +72,13 @@ def find_apart(patterns: Sequence[str], options: Mapping[str, Any] | None = None
 
 
 def stem(path: str) -> str:
-    """Return the name of an image: the last part of its path without ``.zarr`` or ``.ome.zarr``.
+    """Return the name of an image: the last part of its path without ``.zarr``, ``.ome.zarr`` and ``.zip``.
 
     >>> stem("scans/slide-7.ome.zarr")
     'slide-7'
     """
     name = Path(path).resolve().name
-    return name.removesuffix(".zarr").removesuffix(".ome") or name
+    return name.removesuffix(".zip").removesuffix(".zarr").removesuffix(".ome") or name
 
 
 def open_image(where: Where, level: int = 0, key: str = "level") -> Source:

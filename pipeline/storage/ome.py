@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
+from unicodedata import category
 
 from ome_zarr_models.v04.image import ImageAttrs as ImageAttrsV04
 from ome_zarr_models.v05.image import ImageAttrs as ImageAttrsV05
@@ -60,7 +61,7 @@ def read_level(path: str, attributes: dict[str, Any], level: int, key: str = "le
     if not {"y", "x"} <= set(axes):
         raise InputError(f"{path}: has the axes {', '.join(axes)}; expected y and x, and c for channels")
     scale, translation = _placed(path, axes, dataset, multiscale)
-    units = tuple(axis.unit if isinstance(axis.unit, str) else None for axis in multiscale.axes)
+    units = tuple(_plain(axis.unit) if isinstance(axis.unit, str) else None for axis in multiscale.axes)
     return Level(dataset.path, axes, tuple(scale), tuple(translation), units, _labels(attributes))
 
 
@@ -85,7 +86,7 @@ def _placed(path: str, axes: tuple[str, ...], dataset: Any, multiscale: Any) -> 
 
 def _name(axis: Any) -> str:
     """Return t or c for an axis of their types, whatever it is called there, and an axis's name otherwise."""
-    return {"time": "t", "channel": "c"}.get(axis.type, str(axis.name))
+    return {"time": "t", "channel": "c"}.get(axis.type, _plain(str(axis.name)))
 
 
 def _labels(attributes: dict[str, Any]) -> tuple[str, ...] | None:
@@ -94,4 +95,13 @@ def _labels(attributes: dict[str, Any]) -> tuple[str, ...] | None:
     if not isinstance(channels, list):
         return None
     labels = [c.get("label") if isinstance(c, dict) else None for c in channels]
-    return tuple(map(str, labels)) if labels and all(labels) else None
+    return tuple(_plain(str(label)) for label in labels) if labels and all(labels) else None
+
+
+def _plain(text: str) -> str:
+    """Return a text with a sign in place of each that cannot be printed: a terminal obeys some, and XML has none.
+
+    Spaces of other widths than the common one stay.
+    """
+    shown = (letter.isprintable() or category(letter) == "Zs" for letter in text)
+    return "".join(letter if show else "\N{REPLACEMENT CHARACTER}" for letter, show in zip(text, shown, strict=True))
