@@ -6,6 +6,7 @@ import pytest
 import tifffile
 import zarr
 
+import pipeline
 from pipeline.errors import InputError, OutputError
 from pipeline.exporting.export import export
 from pipeline.ingesting.ingest import ingest
@@ -121,6 +122,25 @@ def test_half_a_file_is_never_left(tmp_path, stack):
         with pytest.raises(InputError, match=r"a.zarr: y .* cannot be read"):
             export(image, tmp_path / file)
     assert names(tmp_path) == ["a.zarr"]
+
+
+def test_a_map_of_an_incomplete_run_is_told_of(tmp_path):
+    """What was not made looks like pixels of the fill value."""
+    for name in ("good", "bad"):
+        zarr.create_array(tmp_path / f"{name}.zarr", data=noise(9, 9), chunks=(9, 9))
+    (tmp_path / "bad.zarr/c/0/0").write_bytes(b"no chunk")
+    job = {
+        "input": {"images": [str(tmp_path / "good.zarr"), str(tmp_path / "bad.zarr")]},
+        "layers": [{"type": "pool"}],
+        "output": {"store": str(tmp_path / "out.zarr")},
+    }
+    assert not pipeline.run(pipeline.plan(pipeline.load(job)), cluster="serial").complete
+    map_ = str(tmp_path / "out.zarr/bad/pool")
+    words = f"{map_}: its run is not complete: what is missing looks like empty space"
+    assert export(map_, tmp_path / "b.npy").notes == (words,)
+    job["input"]["images"] = str(tmp_path / "good.zarr")
+    assert pipeline.run(pipeline.plan(pipeline.load(job)), cluster="serial", overwrite=True).complete
+    assert export(str(tmp_path / "out.zarr/good/pool"), tmp_path / "c.npy").notes == ()
 
 
 def test_planes_there_and_back(tmp_path):

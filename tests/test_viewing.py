@@ -206,6 +206,13 @@ def haloflow(*args: str, timeout: float) -> subprocess.CompletedProcess[str]:
     )
 
 
+def test_what_opens_a_bucket_and_what_is_allowed_are_given_as_to_other_commands() -> None:
+    given = ["--allow", "scheme:ftp", "--storage-option", "backend=boto"]
+    ended = haloflow("view", "s3://nobody/a.zarr", "--no-browser", *given, timeout=60)
+    assert ended.returncode == 2
+    assert "expected fsspec or obstore" in ended.stderr
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 0), (signal.SIGTERM, 143)])
 def test_it_ends_when_told_and_leaves_nothing(store: Path, number: int, code: int) -> None:
     # Started in the background by a shell, Python would ignore Ctrl-C.

@@ -8,6 +8,8 @@ import webbrowser
 
 import click
 
+from pipeline.commands.common import options
+
 
 @click.command()
 @click.argument("path")
@@ -15,6 +17,7 @@ import click
     "--port", type=click.IntRange(0, 65535), default=0, help="Where to listen on loopback. [default: any free]"
 )
 @click.option("--no-browser", is_flag=True, help="Print the address and open nothing.")
+@options("storage", "allow")
 def view(path: str, port: int, no_browser: bool) -> None:
     """Show the maps of a store over their images, or the image at PATH, in a browser, until Ctrl-C."""
     from pipeline.viewing.scene import scene

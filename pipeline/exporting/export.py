@@ -16,6 +16,7 @@ from pipeline.exporting.formats import WRITERS
 from pipeline.storage.images import open_image
 from pipeline.storage.place import Place
 from pipeline.storage.source import Source
+from pipeline.storage.target import recorded
 
 Pair = tuple[int, int]
 
@@ -37,7 +38,7 @@ class Exported:
     bytes
         What the file takes.
     notes
-        What could not be written, a line each.
+        What could not be written, and whether some of it may not be there yet, a line each.
     """
 
     path: str
@@ -133,7 +134,22 @@ def export(
     finally:
         partial.unlink(missing_ok=True)
     dtype = "uint8" if out.suffix.lower() == ".png" else source.dtype
+    if not _is_whole(image, storage_options):
+        notes = (f"{image}: its run is not complete: what is missing looks like empty space", *notes)
     return Exported(str(path), source.channels, selected.shape, dtype, out.stat().st_size, notes)
+
+
+def _is_whole(image: str, options: Mapping[str, Any] | None) -> bool:
+    """Say whether an image is none of a run's maps, or the run is complete."""
+    path = image.rstrip("/") if "://" in image else str(Path(image).resolve())
+    store, *inner = path.rsplit("/", 2)
+    if len(inner) < 2 or store.endswith((":", "/")):
+        return True
+    try:
+        record = recorded(Place.of(store, options))
+    except HaloflowError:  # who may read an image may not read what lies above it
+        return True
+    return record is None or bool(record.get("complete"))
 
 
 def _attributes(place: Place) -> dict[str, Any]:
