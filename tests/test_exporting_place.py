@@ -88,6 +88,25 @@ def test_a_map_comes_back_where_it_lay(tmp_path, units, dtype):
     assert placed(made)["x"][:2] == (0.6, pytest.approx(-200 + 0.3 * (0.5 + 0.5)))
 
 
+@pytest.mark.parametrize("unit", ["inch", "parsec", "femtometer", "decimeter"])
+def test_every_unit_of_ome_comes_back(tmp_path, unit):
+    image = write(tmp_path / "a.zarr", "cyx", noise(1, 40, 50), {"y": unit, "x": unit})
+    assert export(image, tmp_path / "b.tif").notes == ()
+    ingest(tmp_path / "b.tif", tmp_path / "b.zarr")
+    assert placed(tmp_path / "b.zarr") == placed(image)
+
+
+def test_a_place_that_a_tiff_cannot_say_is_told_of(tmp_path):
+    image = write(tmp_path / "a.zarr", "cyx", noise(1, 40, 50), {"y": "um", "x": "mm"})
+    made = export(image, tmp_path / "b.tif")
+    words = "sizes and places of pixels are left out, for OME-TIFF has no words for them: y 0.25 um"
+    assert made.notes == (f"{tmp_path / 'b.tif'}: {words}",)
+    image = write(tmp_path / "c.zarr", "cyx", noise(1, 40, 50), {"y": "mm", "x": "mm"})  # OME's own sign
+    assert export(image, tmp_path / "c.tif").notes == ()
+    ingest(tmp_path / "c.tif", tmp_path / "d.zarr")
+    assert placed(tmp_path / "d.zarr")["x"] == (SCALE["x"], FIRST["x"], "millimeter")
+
+
 def test_colours_come_back_where_they_lay(tmp_path):
     values = noise(3, 40, 50)
     image = write(tmp_path / "a.zarr", "cyx", values, channels=["red", "green", "blue"])

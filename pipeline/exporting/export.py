@@ -127,7 +127,7 @@ def export(
     selected = Selection(source, _window(window) or _shown(attributes, source.picks[0]), parse_size(memory))
     partial = out.with_name(f".{out.stem}.{os.getpid()}-{secrets.token_hex(4)}.tmp{out.suffix}")
     try:
-        notes = writer.write(selected, partial)
+        notes = tuple(f"{path}: {note}" for note in writer.write(selected, partial))
         partial.replace(out)
     except OSError as error:
         raise OutputError(f"{path} cannot be written: {error}") from None

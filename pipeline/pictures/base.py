@@ -17,18 +17,34 @@ AXES = ("t", "c", "z", "y", "x")
 COLOURS = ("red", "green", "blue", "alpha")
 UNITS = {
     "km": "kilometer",
+    "hm": "hectometer",
     "m": "meter",
+    "dm": "decimeter",
     "cm": "centimeter",
     "mm": "millimeter",
     "µm": "micrometer",
     "nm": "nanometer",
     "pm": "picometer",
+    "fm": "femtometer",
     "Å": "angstrom",
+    "in": "inch",
+    "ft": "foot",
+    "yd": "yard",
+    "mi": "mile",
+    "pc": "parsec",
 }
 """OME's signs of lengths, and OME-Zarr's names."""
 PIXEL = "pixel"
 """OME's sign of lengths that are counted in pixels; in OME-Zarr they have no unit."""
-TIMES = {"s": "second", "ms": "millisecond", "µs": "microsecond", "min": "minute", "h": "hour"}
+TIMES = {
+    "s": "second",
+    "ms": "millisecond",
+    "µs": "microsecond",
+    "ns": "nanosecond",
+    "min": "minute",
+    "h": "hour",
+    "d": "day",
+}
 """OME's signs of times, and OME-Zarr's names."""
 
 

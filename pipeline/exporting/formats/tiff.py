@@ -35,7 +35,7 @@ def _write(selection: Selection, out: Path) -> tuple[str, ...]:
     notes: tuple[str, ...] = ()
     tags = _located(selection) if source.geo else []
     if source.geo and not tags:
-        notes = (f"{out.name}: its place on Earth is left out; to keep it, pip install 'haloflow[geo]'",)
+        notes = ("its place on Earth is left out; to keep it, pip install 'haloflow[geo]'",)
     colours = source.channels == ("red", "green", "blue") and source.dtype in ("uint8", "uint16")
     flat = math.prod(selection.shape[:3]) == len(source.channels)  # one plane of each channel
     told: dict[str, Any]
@@ -46,6 +46,8 @@ def _write(selection: Selection, out: Path) -> tuple[str, ...]:
         told |= {"photometric": "rgb" if colours else "minisblack", "metadata": described}
     else:
         told = {"shape": selection.shape, "photometric": "minisblack", "metadata": _described(selection)}
+    if told["metadata"] is not None and (unsaid := _unsaid(source)):
+        notes += (f"sizes and places of pixels are left out, for OME-TIFF has no words for them: {', '.join(unsaid)}",)
     ome = told["metadata"] is not None and source.dtype in _OME
     with tifffile.TiffWriter(out, bigtiff=selection.bytes > _BIG, ome=ome) as file:
         file.write(
@@ -93,11 +95,9 @@ def _described(selection: Selection) -> dict[str, Any]:
     planes = list(np.ndindex(selection.shape[:3]))
     at = {"t": [place[0] for place in planes], "z": [place[2] for place in planes]}
     placed: dict[str, Any] = {}
-    for axis in (*source.outer, *(Outer(n, 1, 0, *where) for n, where in zip("yx", _plane(source), strict=True))):
-        unit, name = (_TIMES if axis.name == "t" else _SIGNS).get(axis.unit or ""), axis.name.upper()
-        if axis.unit is None and axis.name != "t" and (axis.scale, axis.translation) != (1.0, 0.0):
-            unit = PIXEL
-        if unit is None or axis.scale <= 0:  # OME has no mirrored axes
+    for axis in _axes(source):
+        unit, name = _unit(axis), axis.name.upper()
+        if unit is None:
             continue
         size, place = ("TimeIncrement", "DeltaT") if name == "T" else (f"PhysicalSize{name}", f"Position{name}")
         told |= {size: axis.scale, f"{size}Unit": unit}
@@ -105,6 +105,30 @@ def _described(selection: Selection) -> dict[str, Any]:
             numbers = [axis.translation + axis.scale * n for n in at.get(axis.name, [0] * len(planes))]
             placed |= {place: numbers, f"{place}Unit": [unit] * len(planes)}
     return told | ({"Plane": placed} if placed else {})
+
+
+def _axes(source: Source) -> tuple[Outer, ...]:
+    """Return the axes along which pixels have sizes."""
+    return (*source.outer, *(Outer(n, 1, 0, *where) for n, where in zip("yx", _plane(source), strict=True)))
+
+
+def _unit(axis: Outer) -> str | None:
+    """Return OME's sign of an axis's unit, also where the image has that sign; None where OME has no words for it."""
+    signs, known = (_TIMES, TIMES) if axis.name == "t" else (_SIGNS, UNITS)
+    if axis.scale <= 0:  # OME has no mirrored axes
+        return None
+    if axis.unit is None:
+        return PIXEL if axis.name != "t" and (axis.scale, axis.translation) != (1.0, 0.0) else None
+    return axis.unit if axis.unit in known else signs.get(axis.unit)
+
+
+def _unsaid(source: Source) -> list[str]:
+    """Return the axes that OME has no words for, with the sizes of their pixels."""
+    return [
+        f"{axis.name} {axis.scale:g} {axis.unit or ''}".rstrip()
+        for axis in _axes(source)
+        if _unit(axis) is None and (axis.unit, axis.scale, axis.translation) != (None, 1.0, 0.0)
+    ]
 
 
 def _plane(source: Source) -> list[tuple[float, float, str | None]]:
