@@ -79,9 +79,13 @@ def test_overwrite_follows_a_link_and_replaces_no_other_thing(tmp_path, picture)
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder/precious").write_text("mine")
     (tmp_path / "file").write_text("mine")
-    for name in ("folder", "file"):
-        with pytest.raises(OutputError, match="not a Zarr store"):
+    for version in (2, 3):  # such as the maps of a run
+        zarr.create_group(tmp_path / f"theirs{version}", zarr_format=version)
+    for name in ("folder", "file", "theirs2", "theirs3"):
+        before = names(tmp_path / name) if name != "file" else []
+        with pytest.raises(OutputError, match="no image that an ingest made"):
             ingest(picture, tmp_path / name, overwrite=True)
+        assert name == "file" or names(tmp_path / name) == before
     ingest(picture, tmp_path / "folder/real.zarr")
     (tmp_path / "link").symlink_to(tmp_path / "folder/real.zarr")
     ingest(picture, tmp_path / "link", overwrite=True, chunks=7)

@@ -66,15 +66,15 @@ def target_of(place: Place, source: Path, *, overwrite: bool, resume: bool) -> t
         head = place.read("zarr.json")
         if head is None and not place.exists():
             return place, None
-    if head is None:
+    told = _told(head or b"")
+    if head is None or (overwrite and told is None):
         raise OutputError(
-            f"{store} exists and is not a Zarr store, so --overwrite will not delete it; name another place"
+            f"{store} exists and is no image that an ingest made, so --overwrite will not delete it; name another place"
         )
     with writing(store):
         refuse_if_held(place, "")
     if overwrite:
         return place, None
-    told = _told(head)
     if resume and told:
         return place, told
     if resume:
