@@ -65,8 +65,11 @@ def go_on(room: Room, row: Row, ended: Ended, injected: int, limit: int = 5) -> 
         print(f"{row.fault}: not recovered: {ended.told}")
         return
     row.recovered += injected
-    row.wrong += room.wrong(STORE)
-    row.litter += room.litter(STORE)
+    wrong, litter = room.wrong(STORE), room.litter(STORE)
+    if wrong or litter:
+        print(f"{row.fault}: wrong: {', '.join(wrong[:5]) or 'none'}; litter: {', '.join(litter[:5]) or 'none'}")
+    row.wrong += len(wrong)
+    row.litter += len(litter)
     shutil.rmtree(room.folder / STORE)
 
 

@@ -22,7 +22,7 @@ SMALL = "import pipeline.planner as planner; planner.TASK_PIXELS = 0; from pipel
 ENDS = 60.0
 """Seconds within which a command must end once it is broken, and every process of it must be gone."""
 
-OURS = ("_haloflow/records/", "_haloflow/lock/")
+OURS = ("_haloflow/records/", "_haloflow/lock/", "_haloflow/run.json")
 """What a store holds besides its answers, which tells of the runs and differs between them."""
 
 
@@ -75,14 +75,14 @@ class Room:
         """Run into a store to the end."""
         return self.start(store, *words, before=before).end(600)
 
-    def wrong(self, store: str) -> int:
-        """Return how many files of a whole store are not those of the run in peace: other bytes, or not there."""
+    def wrong(self, store: str) -> list[str]:
+        """Return which files of a whole store are not those of the run in peace: other bytes, or not there."""
         found = contents(self.folder / store)
-        return sum(found.get(key) != data for key, data in self.whole.items())
+        return [key for key, data in self.whole.items() if found.get(key) != data]
 
-    def litter(self, store: str) -> int:
-        """Return how many files a store has that the run in peace has not."""
-        return len(contents(self.folder / store).keys() - self.whole.keys())
+    def litter(self, store: str) -> list[str]:
+        """Return which files a store has that the run in peace has not."""
+        return sorted(contents(self.folder / store).keys() - self.whole.keys())
 
 
 @dataclass(frozen=True)
