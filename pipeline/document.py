@@ -15,6 +15,7 @@ from pipeline.errors import ConfigError
 
 MAX_BYTES = 2**20
 MAX_DEPTH = 20
+MAX_KEYS = 10_000
 
 SET = 0
 """The line of what --set changed."""
@@ -128,6 +129,8 @@ def _node(document: Document, event: Any, events: Iterator[Any], path: Path) -> 
     while not isinstance(event := next(events), yaml.MappingEndEvent):
         if not isinstance(event, yaml.ScalarEvent):
             raise ConfigError(f"{at}: a key must be a word")
+        if len(pairs) == MAX_KEYS:
+            raise ConfigError(f"{at}: has more than {MAX_KEYS} keys")
         key = event.value
         _refuse_more_than_data(f"{document.source}:{_line(event)}: {spell((*path, key))}", event)
         if key in pairs:

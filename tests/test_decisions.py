@@ -108,7 +108,7 @@ def test_the_table_is_the_same_to_the_byte_after_a_stop_and_for_other_tasks(
     # Taken from the records alone: without a task, and after some.
     Path(first.tables[0]).unlink()
     plan = pipeline.plan(pipeline.load(config(tmp_path, "mean", chunks=16)))
-    monkeypatch.setattr("pipeline.execute.running.tables.finish", lambda *_: 1 / 0)
+    monkeypatch.setattr("pipeline.execute.course.tables.finish", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         pipeline.run(plan, "serial", overwrite=True)
     monkeypatch.undo()

@@ -6,6 +6,7 @@ the image nor with the number of images.
 """
 
 import io
+import logging
 import pickle
 import signal
 import uuid
@@ -49,6 +50,7 @@ class _Hold(WorkerPlugin):  # type: ignore[misc]  # distributed carries no types
         if worker.nanny:  # a process of its own, not a thread of the user's
             keep_freed_memory()
             if self.ours:
+                logging.disable(logging.CRITICAL)  # what becomes of the cluster is told by the run's outcome
                 with suppress(ValueError):  # Ctrl-C reaches all processes of a terminal; this one ends with the run
                     signal.signal(signal.SIGINT, signal.SIG_IGN)
         self.plans: OrderedDict[int, ImagePlan | LevelPlan] = OrderedDict()
