@@ -15,7 +15,7 @@ from pipeline.errors import ConfigError
 
 MAX_BYTES = 2**20
 MAX_DEPTH = 20
-MAX_KEYS = 10_000
+MAX_KEYS = 30_000
 
 SET = 0
 """The line of what --set changed."""

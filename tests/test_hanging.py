@@ -66,6 +66,7 @@ def test_what_a_stopped_worker_had_is_done_by_others(small: Path, monkeypatch: p
     assert len(blocks) > 200
 
 
+@pytest.mark.long
 def test_where_all_workers_hang_the_run_ends_and_says_how_to_go_on(
     small: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

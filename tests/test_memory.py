@@ -79,7 +79,13 @@ STACKS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("name", STACKS)
+LONG = ("separable", "no convolution", "two maps kept", "int8", "many maps")
+"""Those whose like is in the others."""
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.long] if name in LONG else []) for name in STACKS]
+)
 def test_a_worker_holds_no_more_than_the_forecast_and_at_least_half_of_it(tmp_path: Path, name: str) -> None:
     pixels = RNG.integers(0, 256, (3000, 3000)).astype(np.uint8)
     zarr.create_array(str(tmp_path / "image.zarr"), data=pixels, chunks=(512, 512))
