@@ -21,6 +21,7 @@ from pipeline.document import Document
 from pipeline.errors import ConfigError, HaloflowError, InputError, OutputError, RunError
 from pipeline.execute.watching import Event
 from pipeline.job import load
+from pipeline.layers.vote import LONGEST, is_class
 from pipeline.storage.findings import TABLES
 from pipeline.storage.images import find_apart, stem
 from pipeline.tables.formats.csv import Csv
@@ -180,6 +181,11 @@ def _labels(path: Path) -> dict[str, tuple[str, int]]:
                 at = f"{path}:{rows.line_num}"
                 if not label or not row["image"]:
                     raise InputError(f"{at}: has no {'label' if row['image'] else 'image'}")
+                if not is_class(label):
+                    raise InputError(
+                        f"{at}: {label[:LONGEST]!r} cannot be the name of a class: it has no comma, slash or line "
+                        f"break, and at most {LONGEST} letters"
+                    )
                 if name in found and found[name][0] != label:
                     raise InputError(f"{at}: '{name}' is {label}, and in line {found[name][1]} {found[name][0]}")
                 found[name] = (label, rows.line_num)
@@ -194,8 +200,9 @@ def _labels(path: Path) -> dict[str, tuple[str, int]]:
 
 def _known(named: Mapping[str, tuple[str, int]], images: Sequence[str], path: Path) -> dict[str, str]:
     """Return the labels; raises `InputError` where they are of no image of the input, or too few to learn from."""
+    there = set(images)
     for name, (_, line) in named.items():
-        if name not in images:
+        if name not in there:
             few = images if len(images) <= 5 else [*images[:4], f"and {len(images) - 4} more"]
             hint = nearest(name, images).partition("(")[0] if len(images) <= 10**4 else ""
             raise InputError(f"{path}:{line}: input.images has no image '{name}'; {hint}(there are: {', '.join(few)})")
@@ -246,7 +253,9 @@ def _write(path: Path, found: Fit, maps: Sequence[str], weights: Numbers, bias: 
     }
     text = f"# {found.words}\n{yaml.safe_dump(votes, sort_keys=False, allow_unicode=True, width=110)}"
     try:
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+        with tempfile.NamedTemporaryFile(
+            "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False
+        ) as file:
             try:
                 file.write(text)
                 file.flush()

@@ -163,6 +163,8 @@ REFUSED = [
     ("image,label\ndark-0,dark\ndark-0,light\n", "labels.csv:3: 'dark-0' is light, and in line 2 dark"),
     ("image,label\ndark-0,\n", "labels.csv:2: has no label"),
     ("image,label\n,dark\n", "labels.csv:2: has no image"),
+    ("image,label\ndark-0,X/O\n", "labels.csv:2: 'X/O' cannot be the name of a class: it has no comma, slash"),
+    (f"image,label\ndark-0,{101 * 'y'}\n", "cannot be the name of a class: it has no comma, slash or line break"),
 ]
 
 

@@ -1,5 +1,6 @@
 """Vote: a score for each of some named classes, from all maps of a pixel."""
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
@@ -16,7 +17,16 @@ VOTES = ("weights", "bias")
 """What a file of votes holds."""
 
 Row = Annotated[tuple[Finite, ...], BeforeValidator(as_tuple)]
-Class = Annotated[str, Field(pattern=r"^[^\s,/][^,/\n]*$", max_length=100)]
+_NAME = re.compile(r"[^\s,/\x00-\x1f\x7f][^,/\x00-\x1f\x7f]*")
+LONGEST = 100
+"""Letters in the name of a class, at the most."""
+
+Class = Annotated[str, Field(pattern=f"^{_NAME.pattern}$", max_length=LONGEST)]
+
+
+def is_class(name: str) -> bool:
+    """Say whether a class can have this name."""
+    return len(name) <= LONGEST and _NAME.fullmatch(name) is not None
 
 
 def _form(value: Any) -> str:
