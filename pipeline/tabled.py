@@ -1,9 +1,9 @@
 """Verify tables: their rows against windows of maps that were made again, and the maps' peaks against the rows."""
 
 import io
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from math import prod
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from pipeline.sections import Detections, Summaries
 from pipeline.storage.findings import TABLES
 from pipeline.tables.formats import FORMATS
 from pipeline.tables.formats.base import Table
+from pipeline.tables.sums import edges_of
 from pipeline.tables.watch import wanted_of
 
 
@@ -53,6 +54,8 @@ class Peaks:
     score: NDArray[np.float64]
     placed: NDArray[np.float64]
     """(n, 2): y, x in the input's array."""
+    world: NDArray[np.float64]
+    """(n, 2): y, x in world units, as the input's metadata have them."""
 
     def inside(self, plane: int, region: Region) -> Iterator[int]:
         """Give the rows that lie in a region (y, x) of a plane."""
@@ -106,7 +109,15 @@ def peaks_of(image: ImagePlan, kept: Kept, table: Table) -> Peaks:
         np.stack([_column(table, name, rows, np.int64) for name in ("map_y", "map_x")], axis=1),
         _column(table, "score", rows, np.float64),
         np.stack([_column(table, name, rows, np.float64) for name in ("y", "x")], axis=1),
+        np.stack([_column(table, f"world_{name}", rows, np.float64) for name in "yx"], axis=1) * _signs(kept),
     )
+
+
+def _signs(kept: Kept) -> tuple[float, float]:
+    """Return what turns world coordinates (y, x) as a table has them into those of the metadata."""
+    detections = kept.watch.detections if kept.watch else None
+    own = detections and detections.format == "geojson" and kept.array.geo and kept.array.geo.flipped
+    return (-1.0 if own else 1.0), 1.0
 
 
 def doubled(kept: Kept, peaks: Peaks) -> list[str]:
@@ -135,15 +146,19 @@ def compare_peaks(image: ImagePlan, kept: Kept, wanted: Detections, peaks: Peaks
         number, where = int(peaks.number[row]), kept.array.where(again.plane, _pixel(peaks.at[row]))
         told[number, y, x] = True
         value = values[number, y, x]
-        if not abs(value - peaks.score[row]) <= slack:
+        if value != peaks.score[row] and not abs(value - peaks.score[row]) <= slack:
             yield f"{where}: the score is {peaks.score[row]:g}, and the map's value {value:g}"
         elif value < wanted.threshold - slack or others[number, y, x] > value + slack:
             yield f"{where}: is no peak"
         for axis, window in enumerate(windows):
             centre = peaks.at[row, axis] * window.stride + (window.span - 1) / 2 - window.pad_lo
-            off = abs(peaks.placed[row, axis] - centre - image.source.offset[axis])
-            if off > (0.5 * window.stride if wanted.refine else 0):
-                yield f"{where}: is placed {off:g} input pixels from its pixel of the map"
+            off = peaks.placed[row, axis] - centre - image.source.offset[axis]
+            if abs(off) > (0.5 * window.stride if wanted.refine else 0):
+                yield f"{where}: is placed {abs(off):g} input pixels from its pixel of the map"
+            size, first = kept.array.scale[axis], kept.array.translation[axis]
+            world = first + size * (peaks.at[row, axis] + off / window.stride)
+            if not math.isclose(world, peaks.world[row, axis], rel_tol=1e-12, abs_tol=1e-6 * abs(size)):
+                yield f"{where}: is placed at {peaks.world[row, axis]:g} in the world, and lies at {world:g}"
     clear = (values >= wanted.threshold + slack) & (values > others + 2 * slack) & ~told
     for number, y, x in np.argwhere(clear).tolist():
         at = (y + again.seen[0].start, x + again.seen[1].start)
@@ -172,8 +187,34 @@ def compare_sums(
         for number, values in enumerate(again.values):
             row = {name: column[rows[again.plane * maps + number]] for name, column in table.items()}
             where = f"{kept.array.where(again.plane, again.seen)} of {row['feature']}"
-            for reason in _wrong(wanted, row, values, again.slack, prod(kept.array.extents)):
+            for reason in _wrong(wanted, row, values, again.slack, math.prod(kept.array.extents)):
                 yield f"{where}: {reason}"
+            for reason in _misplaced(image, kept, row, again, values):
+                yield f"{where}: {reason}"
+
+
+def _misplaced(
+    image: ImagePlan, kept: Kept, row: dict[str, Any], again: Again, values: NDArray[np.float64]
+) -> Iterator[str]:
+    """Say what is wrong with the place of a map's maximum, as far as a window of it tells."""
+    if row["max"] is None:
+        return
+    at = []
+    for axis, (name, window) in enumerate(zip("yx", image.stack.window(kept.place), strict=True)):
+        centre = row[f"max_{name}"] - image.source.offset[axis]
+        at.append((centre - (window.span - 1) / 2 + window.pad_lo) / window.stride)
+        size, world = kept.array.scale[axis], row[f"max_world_{name}"]
+        lies = kept.array.translation[axis] + size * at[-1]
+        if not math.isclose(world, lies, rel_tol=1e-12, abs_tol=1e-6 * abs(size)):
+            yield f"the table's maximum is placed at {world:g} in the world, and lies at {lies:g}"
+    if any(p != int(p) for p in at):
+        yield "the table's maximum is placed beside the pixels of the map"
+        return
+    y, x = (int(p) - i.start for p, i in zip(at, again.seen, strict=True))
+    if 0 <= y < values.shape[0] and 0 <= x < values.shape[1]:
+        value = values[y, x]
+        if value != row["max"] and not abs(value - row["max"]) <= again.slack:
+            yield f"the table's maximum is {row['max']:g}, and the map's value there {value:g}"
 
 
 def _wrong(
@@ -195,6 +236,13 @@ def _wrong(
         least, most = ((numbers >= wanted.over + s).mean() for s in (slack, -slack))
         if not least <= row["over"] <= most:
             yield f"the table has {row['over']:g} of the pixels at least {wanted.over:g}, and the map {least:g}"
+    if wanted.histogram:
+        edges, ordered = edges_of(wanted), np.sort(numbers)
+        counts = np.cumsum(row["histogram"])
+        most = ordered.searchsorted(edges[1:] + slack, "right") - ordered.searchsorted(edges[0] - slack, "left")
+        least = ordered.searchsorted(edges[1:] - slack, "left") - ordered.searchsorted(edges[0] + slack, "right")
+        for n in np.flatnonzero((counts < least) | (counts > most))[:1].tolist():
+            yield f"the table counts {counts[n]} pixels from {edges[0]:g} to {edges[n + 1]:g}, and there are {most[n]}"
 
 
 def _pixel(at: Sequence[int]) -> Region:

@@ -36,7 +36,8 @@ def asking(config: Path, **output: Any) -> None:
 @pytest.fixture
 def asked(small: Path) -> Path:
     """The small project, whose config asks for detections and summaries and no maps."""
-    asking(small / "config.yaml", detections=ASKED, summaries={"layers": "match", "over": 0.25})
+    summaries = {"layers": "match", "over": 0.25, "histogram": {"range": [-1, 1], "bins": 4}}
+    asking(small / "config.yaml", detections=ASKED, summaries=summaries)
     return small
 
 
@@ -184,6 +185,26 @@ CHANGES: dict[str, tuple[str, Callable[[pd.DataFrame], pd.DataFrame], str]] = {
     "a maximum": ("summaries", lambda t: t.assign(max=np.float32(0.5)), "the table's max is 0.5"),
     "a count": ("summaries", lambda t: t.assign(pixels=t["pixels"] + 1), "the table counts"),
     "a part": ("summaries", lambda t: t.assign(over=t["over"] + 0.1), "of the pixels at least 0.25"),
+    "a place in the world": (
+        "detections",
+        lambda t: t.assign(world_y=t["world_y"] + 0.1),
+        "in the world, and lies at",
+    ),
+    "the place of a maximum": (
+        "summaries",
+        lambda t: t.assign(max_y=t["max_y"] + 1, max_world_y=t["max_world_y"] + 1),
+        "the map's value there",
+    ),
+    "that in the world": (
+        "summaries",
+        lambda t: t.assign(max_world_x=t["max_world_x"] + 1),
+        "in the world, and lies at",
+    ),
+    "a histogram": (
+        "summaries",
+        lambda t: t.assign(histogram=[[0, *h[1:]] for h in t["histogram"]]),
+        "the table counts 0 pixels from",
+    ),
 }
 
 

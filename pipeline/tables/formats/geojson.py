@@ -50,7 +50,10 @@ class GeoJson(Writer):
         points = [row["geometry"]["coordinates"] for row in rows]
         table: Table = {"world_x": [x for x, _ in points], "world_y": [y for _, y in points]}
         names = rows[0]["properties"] if rows else ()
-        return {**table, **{name: [row["properties"][name] for row in rows] for name in names}}
+        table |= {name: [row["properties"][name] for row in rows] for name in names}
+        if "score" in table:  # JSON has no infinity, and no peak is NaN or minus that
+            table["score"] = [math.inf if score is None else score for score in table["score"]]
+        return table
 
     @staticmethod
     def check(crs: set[str]) -> None:
