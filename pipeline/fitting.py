@@ -152,9 +152,9 @@ def _cut(document: Document) -> str | None:
     places = [n for n, layer in enumerate(layers or ()) if isinstance(layer, dict) and layer.get("type") == "vote"]
     if not isinstance(layers, list) or not places:
         raise ConfigError(f"{document.where(('layers',))}: there is no layer of type vote to fit")
-    file: str | None = layers[places[0]].get("file")
+    file = layers[places[0]].get("file")
     del layers[places[0] :]
-    return file
+    return file if isinstance(file, str) else None
 
 
 def _scikit_learn() -> Any:

@@ -41,7 +41,7 @@ class Spec(BaseModel):
     rotate: Times | None = Field(None, description="how many turned copies, over the whole circle")
     scale: (
         Annotated[
-            tuple[Annotated[Finite, Field(gt=0, le=64)], ...],
+            tuple[Annotated[Finite, Field(ge=1 / LARGEST, le=64)], ...],
             Field(min_length=1, max_length=64),
             BeforeValidator(_as_list, json_schema_input_type=float | list[float]),
         ]

@@ -56,6 +56,8 @@ class Planner:
         """Of the layers whose maps are made."""
         self._memory = memory
         self._kernel = kernel
+        self._ends: tuple[str, ...] | None = None
+        """The maps that the first image's layers end with."""
         self._bound: dict[tuple[str, ...], tuple[BoundStack, BoundStack]] = {}
         self._known: OrderedDict[tuple[Source, bool], ImagePlan] = OrderedDict()
 
@@ -111,6 +113,14 @@ class Planner:
         grid, cache = reading.fitted(room - held)
         local, count = self._stack.local, len(bound.operations)
         after = bound.part(local, count) if local < count else None
+        if after is not None:
+            ends, first = after.operations[-1].maps, self._ends or after.operations[-1].maps
+            if ends != first:
+                raise StackError(
+                    f"{source.path}: its layers end with the maps {', '.join(ends)} and those of the first image with "
+                    f"{', '.join(first)}; a table of decisions has the same for all: run the images apart"
+                )
+            self._ends = first
         scale = self._scale(source.dtype)
         planned = ImagePlan(source, scale, made, extents, kept, grid, task, output.store, cache, after=after)
         planned = _by_slabs(planned, memory)

@@ -4,6 +4,7 @@ import io
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -71,10 +72,15 @@ def read(plan: Plan) -> tuple[Table, Table]:
     Raises `OutputError` where one is missing or cannot be read.
     """
     detections, summaries = wanted_of(kept.watch for kept in plan.images[0].made)
-    return (
-        _read(plan, "detections", detections.format) if detections else {},
-        _read(plan, "summaries", "parquet") if summaries else {},
-    )
+    peaks = _read(plan, "detections", detections.format) if detections else {}
+    sums = _read(plan, "summaries", "parquet") if summaries else {}
+    wanted = summaries.model_dump(include={"over", "histogram"}, exclude_none=True) if summaries else {}
+    if lacking := [key for key in wanted if key not in sums]:
+        path = plan.store / TABLES / "summaries.parquet"
+        raise OutputError(
+            f"{path}: has no column {lacking[0]}: it is of a run that differs; make it with 'haloflow run --overwrite'"
+        )
+    return peaks, sums
 
 
 def _read(plan: Plan, name: str, form: str) -> Table:
@@ -155,9 +161,9 @@ def compare_peaks(image: ImagePlan, kept: Kept, wanted: Detections, peaks: Peaks
             off = peaks.placed[row, axis] - centre - image.source.offset[axis]
             if abs(off) > (0.5 * window.stride if wanted.refine else 0):
                 yield f"{where}: is placed {abs(off):g} input pixels from its pixel of the map"
-            size, first = kept.array.scale[axis], kept.array.translation[axis]
-            world = first + size * (peaks.at[row, axis] + off / window.stride)
-            if not math.isclose(world, peaks.world[row, axis], rel_tol=1e-12, abs_tol=1e-6 * abs(size)):
+            step, first = kept.array.scale[axis], kept.array.translation[axis]
+            world = first + step * (peaks.at[row, axis] + off / window.stride)
+            if not math.isclose(world, peaks.world[row, axis], rel_tol=1e-12, abs_tol=1e-6 * abs(step)):
                 yield f"{where}: is placed at {peaks.world[row, axis]:g} in the world, and lies at {world:g}"
     clear = (values >= wanted.threshold + slack) & (values > others + 2 * slack) & ~told
     for number, y, x in np.argwhere(clear).tolist():
@@ -183,18 +189,15 @@ def compare_sums(
     if len(rows) != maps * image.source.planes:
         yield f"{kept.array.group}: has {len(rows)} rows of summaries, and {maps * image.source.planes} maps"
         return
-    for again in windows:
-        for number, values in enumerate(again.values):
+    for check in (_wrong, _miscounted, _misplaced):
+        for again, number in product(windows, range(maps)):
             row = {name: column[rows[again.plane * maps + number]] for name, column in table.items()}
             where = f"{kept.array.where(again.plane, again.seen)} of {row['feature']}"
-            for reason in _wrong(wanted, row, values, again.slack, math.prod(kept.array.extents)):
-                yield f"{where}: {reason}"
-            for reason in _misplaced(image, kept, row, again, values):
-                yield f"{where}: {reason}"
+            yield from (f"{where}: {reason}" for reason in check(image, kept, wanted, row, again, again.values[number]))
 
 
 def _misplaced(
-    image: ImagePlan, kept: Kept, row: dict[str, Any], again: Again, values: NDArray[np.float64]
+    image: ImagePlan, kept: Kept, _: Summaries, row: dict[str, Any], again: Again, values: NDArray[np.float64]
 ) -> Iterator[str]:
     """Say what is wrong with the place of a map's maximum, as far as a window of it tells."""
     if row["max"] is None:
@@ -218,8 +221,9 @@ def _misplaced(
 
 
 def _wrong(
-    wanted: Summaries, row: dict[str, Any], values: NDArray[np.float64], slack: float, pixels: int
+    _: ImagePlan, kept: Kept, wanted: Summaries, row: dict[str, Any], again: Again, values: NDArray[np.float64]
 ) -> Iterator[str]:
+    slack, pixels = again.slack, math.prod(kept.array.extents)
     numbers = values[~np.isnan(values)]
     if row["pixels"] != pixels:
         yield f"the table counts {row['pixels']} pixels of {pixels}"
@@ -236,8 +240,15 @@ def _wrong(
         least, most = ((numbers >= wanted.over + s).mean() for s in (slack, -slack))
         if not least <= row["over"] <= most:
             yield f"the table has {row['over']:g} of the pixels at least {wanted.over:g}, and the map {least:g}"
-    if wanted.histogram:
-        edges, ordered = edges_of(wanted), np.sort(numbers)
+
+
+def _miscounted(
+    _: ImagePlan, kept: Kept, wanted: Summaries, row: dict[str, Any], again: Again, values: NDArray[np.float64]
+) -> Iterator[str]:
+    """Say where a histogram is not that of a whole map."""
+    if wanted.histogram and values.size == math.prod(kept.array.extents):
+        slack = again.slack
+        edges, ordered = edges_of(wanted), np.sort(values[~np.isnan(values)])
         counts = np.cumsum(row["histogram"])
         most = ordered.searchsorted(edges[1:] + slack, "right") - ordered.searchsorted(edges[0] - slack, "left")
         least = ordered.searchsorted(edges[1:] - slack, "left") - ordered.searchsorted(edges[0] + slack, "right")

@@ -213,3 +213,14 @@ def test_what_cannot_be_decided_is_refused(tmp_path: Path, change: dict[str, Any
     with pytest.raises(ConfigError) as refused:
         pipeline.load(config(tmp_path) | change)
     assert words in str(refused.value)
+
+
+def test_an_image_whose_layers_end_with_other_maps_is_named_and_leaves_the_others(tmp_path: Path) -> None:
+    store(tmp_path, "a", np.arange(30, dtype=np.uint8).reshape(5, 6), (3, 3))
+    store(tmp_path, "b", np.arange(60, dtype=np.uint8).reshape(2, 5, 6), (1, 3, 3))
+    each = config(tmp_path)
+    each["layers"] = [{"type": "convolution", "features": ["a", "b"], "channels": "each"}, {"type": "global_pool"}]
+    report = run(each)
+    assert [row["image"] for row in rows(report)] == ["a"]
+    (failure,) = report.failures
+    assert "its layers end with the maps 0.a, 0.b, 1.a, 1.b and those of the first image with a, b" in failure["reason"]

@@ -182,6 +182,7 @@ CONFIGS: list[tuple[dict[str, Any], str]] = [
     ({"layers": config()["layers"][:3]}, "layers: there is no layer of type vote to fit"),
     ({"layers": [*config()["layers"][:2], *config()["layers"][3:]]}, "layers: there is no global_pool before the vote"),
     ({"layers": [*config()["layers"][:3], {"type": "vote"}]}, "the vote names no file; say where the votes go with"),
+    ({"layers": [*config()["layers"][:3], {"type": "vote", "file": 3}]}, "the vote names no file; say where the votes"),
     ({"layers": [{"type": "convolution", "features": "no"}, *config()["layers"][2:]]}, "there is no feature 'no'"),
 ]
 

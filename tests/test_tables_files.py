@@ -269,3 +269,21 @@ def test_tables_lie_in_a_bucket(small: Path, haloflow: Call, monkeypatch: pytest
         assert haloflow("run", "config.yaml", "--cluster", "serial", "--overwrite", *far)[0] == 0
         keys = [o["Key"] for o in client(port).list_objects_v2(Bucket="results")["Contents"]]
         assert [key.split("/")[-1] for key in keys if "/tables/" in key] == ["summaries.parquet"]
+
+
+def test_verify_refuses_a_table_that_lacks_what_the_config_asks_for(asked: Path, haloflow: Call) -> None:
+    code, _, err = haloflow("run", "config.yaml", *CUT, "--set", "output.summaries.over=null")
+    assert code == 0, err
+    code, _, err = haloflow("verify", "config.yaml")
+    assert (code, f"{TABLES}/summaries.parquet: has no column over" in err) == (2, True)
+
+
+def test_verify_takes_an_infinite_peak_for_one(asked: Path, haloflow: Call) -> None:
+    pixels = np.random.default_rng(1).normal(size=(40, 37)).astype(np.float32)
+    pixels[20, 20] = np.inf
+    zarr.create_array("inf.zarr", data=pixels, chunks=(16, 16))
+    for form in ("parquet", "geojson"):
+        told = ["--set", "input.images=inf.zarr", "--set", f"output.detections.format={form}"]
+        assert haloflow("run", "config.yaml", *CUT, *told)[0] == 0
+        code, out, _ = haloflow("verify", "config.yaml", *told)
+        assert code == 0, out
