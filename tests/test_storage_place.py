@@ -1,5 +1,6 @@
 """Places: what a text means, what is refused before anything is read, and that all kinds keep the same promises."""
 
+import errno
 import pickle
 import re
 import threading
@@ -139,3 +140,16 @@ def test_an_image_in_a_zip_file_is_read_and_nothing_is_written_to_it(tmp_path):
     with pytest.raises(PlaceError, match="nothing can be written to zip places"):
         inside.create("a", b"")
     assert (tmp_path / "x.zip").read_bytes() == before
+
+
+def test_a_write_that_fails_leaves_nothing_behind(tmp_path, monkeypatch):
+    def full(path, data):
+        path.write_bytes(data[:3])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("pipeline.storage.place.put", full)
+    store = Place.of(str(tmp_path))
+    for write in (store.write, store.create):
+        with pytest.raises(OSError, match="No space left"):
+            write("run.json", b"whole or not at all")
+    assert not list(tmp_path.iterdir())

@@ -226,6 +226,9 @@ class Place:
         except FileNotFoundError:
             target.parent.mkdir(parents=True, exist_ok=True)
             put(partial, data)
+        except OSError:  # a full disk, say: half of it is of no use to anybody
+            partial.unlink(missing_ok=True)
+            raise
         return partial
 
     def _check_writable(self) -> None:
