@@ -3,9 +3,8 @@
 Together with `pipeline.document` the only reader of YAML.
 """
 
-import difflib
 import operator
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
 from functools import reduce
 from pathlib import Path as FilePath
@@ -20,8 +19,9 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
+from pipeline import consistency
 from pipeline.document import MAX_BYTES, Document, Path, assign, parse
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, nearest
 from pipeline.features import FeatureSpec, family, spec_of
 from pipeline.layers import LAYERS, Layer
 from pipeline.layers.base import Finite, Names, as_tuple
@@ -37,7 +37,6 @@ from pipeline.sections import (
     Selection,
     Summaries,
 )
-from pipeline.stack import layer_names
 
 if TYPE_CHECKING:
     AnyLayer = Layer
@@ -102,7 +101,7 @@ def read(source: Written, settings: Iterable[str] = ()) -> tuple[Config, Documen
     _take_votes(document)
     config = checked(document, Config, _keys)
     families = {name: family(name, spec) for name, spec in config.features.items()}
-    _check_names(config, families, document)
+    consistency.check(config.layers, families, config.output, document)
     layers = tuple(layer.naming(families) for layer in config.layers)
     return config.model_copy(update={"layers": layers}), document
 
@@ -153,87 +152,6 @@ def load(path: FilePath) -> Document:
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from None
     return parse(text, str(path))
-
-
-def nearest(name: str, valid: Iterable[str]) -> str:
-    """Return what to suggest in place of an unknown name: the nearest valid one, and all of them."""
-    names = sorted(valid)
-    close = difflib.get_close_matches(name, names, 1)
-    known = f"valid: {', '.join(names) or 'none'}"
-    return f"did you mean '{close[0]}'? ({known})" if close else known
-
-
-def _check_names(config: Config, families: Mapping[str, tuple[str, ...]], document: Document) -> None:
-    names = layer_names(config.layers)
-    members = [member for members in families.values() for member in members]
-    wrong = [
-        f"{document.where(('features', name))}: the name '{name}' is that of a member of the family '{other}'"
-        for name in families
-        for other, its in families.items()
-        if other != name and name in its
-    ]
-    for place, layer in enumerate(config.layers):
-        unknown = [name for name in layer.uses if name not in families and name not in members]
-        for feature in unknown:
-            at = document.where(("layers", place, "features"))
-            valid = [*families, *families.get(feature.split("/")[0], ())]
-            wrong.append(f"{at}: there is no feature '{feature}'; {nearest(feature, valid)}")
-        if not unknown:
-            try:
-                layer.naming(families)
-            except ValueError as error:
-                wrong.append(f"{document.where(('layers', place))}: {error}")
-        if names[place] in names[:place]:
-            at = document.where(("layers", place))
-            wrong.append(f"{at}: the name '{names[place]}' is taken by an earlier layer")
-    summed = config.output.summaries
-    for path, listed in (("layers",), config.output.layers), (("summaries", "layers"), summed and summed.layers):
-        twice = {name for name in listed or () if (listed or ()).count(name) > 1}
-        wrong += [f"{document.where(('output', *path))}: '{name}' stands twice" for name in sorted(twice)]
-    wrong += [
-        f"{document.where(('output', *path))}: there is no layer '{name}'; {nearest(name, names)}"
-        for path, name in _named(config.output)
-        if name not in names
-    ]
-    wrong += [f"{document.where(path)}: {reason}" for path, reason in _joined(config, names)]
-    if not wrong:
-        wrong = [f"{document.where(('output', *path))}: {reason}" for path, reason in _beyond(config, names)]
-    if wrong:
-        raise ConfigError("\n".join(wrong))
-
-
-def _named(output: Output) -> Iterator[tuple[Path, str]]:
-    """Give the layers that the output names, and where."""
-    yield from ((("layers",), name) for name in output.layers or ())
-    if output.detections and output.detections.layer:
-        yield ("detections", "layer"), output.detections.layer
-    if output.summaries:
-        yield from ((("summaries", "layers"), name) for name in output.summaries.layers or ())
-
-
-def _joined(config: Config, names: Sequence[str]) -> Iterator[tuple[Path, str]]:
-    """Give what is wrong about a layer that joins whole maps: nothing before it, or maps wanted of those behind it."""
-    joins = next((place for place, layer in enumerate(config.layers) if layer.joins_all), len(names))
-    if not joins:
-        yield ("layers", 0), f"'{names[0]}' joins the maps of the layer before it, and there is none"
-    for path, name in _named(config.output):
-        if name in names[joins:]:
-            yield ("output", *path), f"'{name}' makes one pixel of each whole map: it goes to the table of decisions"
-
-
-def _beyond(config: Config, names: Sequence[str]) -> Iterator[tuple[Path, str]]:
-    """Give the thresholds that lie outside of all values of their layer, where these are known, and what is wrong."""
-    detections, summaries = config.output.detections, config.output.summaries
-    names = names[: next((n for n, layer in enumerate(config.layers) if layer.joins_all), len(names))]
-    asked: list[tuple[Path, str, float]] = []
-    if detections:
-        asked.append((("detections", "threshold"), detections.layer or names[-1], detections.threshold))
-    if summaries and summaries.over is not None:
-        asked += [(("summaries", "over"), name, summaries.over) for name in summaries.layers or names[-1:]]
-    for path, name, threshold in asked:
-        limits = config.layers[names.index(name)].limits
-        if limits and not limits[0] <= threshold <= limits[1]:
-            yield path, f"{threshold:g} is outside of {limits[0]:g} to {limits[1]:g}, the values of the layer '{name}'"
 
 
 def _tell(document: Document, detail: ErrorDetails, keys: Callable[[Path, Any], Iterable[str]]) -> str:

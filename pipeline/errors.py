@@ -1,5 +1,8 @@
 """One family of errors. Each says, in the user's words, what was found, what was expected and what to do."""
 
+import difflib
+from collections.abc import Iterable
+
 
 class HaloflowError(Exception):
     """Base of all errors that are the user's to mend; ``exit_code`` is what the command line ends with."""
@@ -57,3 +60,11 @@ def explain(error: BaseException) -> str:
     """Return an error in one line."""
     text = str(error).strip().splitlines()
     return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """Return what to suggest in place of an unknown name: the nearest valid one, and all of them."""
+    names = sorted(valid)
+    close = difflib.get_close_matches(name, names, 1)
+    known = f"valid: {', '.join(names) or 'none'}"
+    return f"did you mean '{close[0]}'? ({known})" if close else known

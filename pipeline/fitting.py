@@ -16,9 +16,9 @@ import yaml
 from numpy.typing import NDArray
 
 from pipeline.api import plan, run
-from pipeline.config import nearest, opened
+from pipeline.config import opened
 from pipeline.document import Document
-from pipeline.errors import ConfigError, HaloflowError, InputError, OutputError, RunError
+from pipeline.errors import ConfigError, HaloflowError, InputError, OutputError, RunError, nearest
 from pipeline.execute.watching import Event
 from pipeline.job import load
 from pipeline.layers.vote import LONGEST, is_class

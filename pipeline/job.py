@@ -10,8 +10,8 @@ import dask.array as da
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.config import Config, Written, nearest, read
-from pipeline.errors import FeatureError, InputError, StackError
+from pipeline.config import Config, Written, read
+from pipeline.errors import FeatureError, InputError, StackError, nearest
 from pipeline.execute.decisions import join_lazily
 from pipeline.execute.lazy import stack_lazily
 from pipeline.features import CropOf, CropSpec, File, make_all

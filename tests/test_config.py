@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline.config import Config, nearest, read, schema
+from pipeline.config import Config, read, schema
 from pipeline.document import parse
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, nearest
 from pipeline.layers import LAYERS
 
 ROOT = Path(__file__).parents[1]

@@ -17,6 +17,7 @@ ORDER = [
     {"layers", "kernels"},
     {"generated", "sections"},
     {"features", "stack", "kinds"},
+    {"consistency"},
     {"config", "forecast", "describe"},
     {"storage", "clusters"},
     {"pictures"},

@@ -6,8 +6,8 @@ from pkgutil import iter_modules
 from typing import Any
 
 from pipeline.clusters.base import Manager
-from pipeline.config import checked, load, nearest
-from pipeline.errors import ClusterError, ConfigError
+from pipeline.config import checked, load
+from pipeline.errors import ClusterError, ConfigError, nearest
 
 _FOUND = [vars(import_module(f"{__name__}.{module.name}")).values() for module in iter_modules(__path__)]
 

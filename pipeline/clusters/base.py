@@ -13,9 +13,8 @@ from distributed import Client
 from pydantic import AfterValidator, BaseModel, Field, field_validator, model_validator
 
 from pipeline.clusters.agreement import agree
-from pipeline.config import nearest
 from pipeline.describe import parse_size
-from pipeline.errors import ClusterError, HaloflowError, HaloflowWarning, PlanError, explain
+from pipeline.errors import ClusterError, HaloflowError, HaloflowWarning, PlanError, explain, nearest
 from pipeline.sections import Section
 
 THREADS = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")

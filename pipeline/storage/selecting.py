@@ -3,8 +3,7 @@
 import math
 from dataclasses import replace
 
-from pipeline.config import nearest
-from pipeline.errors import InputError
+from pipeline.errors import InputError, nearest
 from pipeline.geometry import Interval
 from pipeline.sections import Bounds, Selection
 from pipeline.storage.source import Outer, Source
