@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from dask.utils import parse_bytes
 
-from pipeline.errors import PlanError
+from pipeline.errors import PlanError, listed
 from pipeline.kernels import TOLERANCE
 from pipeline.kinds import Kinds
 
@@ -232,6 +232,11 @@ def _looked_at(looked: dict[str, Any]) -> str:
     return f"{looked['layer']} {times(looked['extents'])} for {' and '.join(told)}"
 
 
+def _are_named(channels: Sequence[str]) -> bool:
+    """Say whether channels are called otherwise than by their numbers."""
+    return any(name != str(number) for number, name in enumerate(channels))
+
+
 def _image_lines(image: dict[str, Any]) -> list[str]:
     rows = [("layer", "kernel", "maps", "extent", "window", "receptive field")]
     for layer in image["layers"]:
@@ -257,6 +262,7 @@ def _image_lines(image: dict[str, Any]) -> list[str]:
         f"{image['name']} ({image['path']})",
         f"  input     {pixels(image['planes'], len(image['channels']), image['extents'])} {image['dtype']}, "
         f"chunks {times(image['chunks'])}; {image['black']:g} means -1, {image['white']:g} means +1",
+        *([f"  channels  {listed(image['channels'])}"] if _are_named(image["channels"]) else []),
         *("  " + ("layers    " if not n else "          ") + row for n, row in enumerate(table)),
         *(f"            {reason}" for reason in reasons),
         f"  halo      {times(image['halo'])} input pixels, stride {times(image['stride'])}",

@@ -62,6 +62,16 @@ def explain(error: BaseException) -> str:
     return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
 
 
+def listed(names: Iterable[str], most: int = 12) -> str:
+    """Return names with commas between them, of many the first.
+
+    >>> listed("abcd", 2)
+    'a, b and 2 more'
+    """
+    names = list(names)
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
 def nearest(name: str, valid: Iterable[str]) -> str:
     """Return what to suggest in place of an unknown name: the nearest valid one, and all of them."""
     names = sorted(valid)

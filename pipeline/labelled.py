@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pipeline.errors import HaloflowError, InputError, OutputError
 from pipeline.geometry import Window
 from pipeline.kinds import images_of
-from pipeline.storage.ome import read_level
+from pipeline.storage.ome import distinct, read_level
 from pipeline.storage.place import Place
 from pipeline.storage.target import recorded
 
@@ -76,7 +76,7 @@ def channels_of(image: Any) -> tuple[str, ...]:
     axis = _channel_axis(image)
     told = image.coords[axis].values.tolist() if axis in image.coords else []
     if told and all(isinstance(name, str) for name in told):
-        return tuple(told)
+        return distinct(told)
     return tuple(map(str, range(image.sizes[axis] if axis else 1)))
 
 

@@ -5,6 +5,7 @@ the run then goes forwards and pads, at every layer, what was clipped. Padding t
 layer's own map and nowhere else. This one function makes the whole image, a Zarr task, a tile and a lazy Dask block.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -199,6 +200,10 @@ class Stack:
         for name, layer in zip(self.names, self.layers, strict=True):
             operations.append(layer.bind(name, maps, self.features))
             maps = operations[-1].maps
+            if doubled := [m for m, count in Counter(maps).items() if count > 1]:
+                raise StackError(
+                    f"layer '{name}': two of its maps would be called '{doubled[0]}'; rename one of the features"
+                )
         return BoundStack(tuple(operations), tuple(choose(operation, kernel) for operation in operations))
 
 

@@ -95,6 +95,8 @@ def test_maps_are_called_by_the_names_of_channels_as_those_of_a_run_are(tmp_path
         xr.testing.assert_equal(job.stack(image, layer).compute(), tree[f"i/{layer}"][layer].compute())
     with pytest.raises(StackError, match="the layer takes 0, 1"):
         job.stack(image.assign_coords(c=[1, 2]))
+    with pytest.raises(StackError, match="the layer takes DAPI_0, DAPI_1"):
+        job.stack(image.assign_coords(c=["DAPI", "DAPI"]))
 
 
 def test_a_dask_array_stays_lazy(tmp_path: Path) -> None:

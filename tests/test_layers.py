@@ -41,6 +41,15 @@ def run(params, image, backend=None):
     return run_whole(bind(params, len(image), backend), image, len(params) - 1)
 
 
+def test_maps_have_names_of_their_own():
+    stack = Stack(
+        (LAYERS["convolution"](type="convolution", features=["b.c", "c"], channels="each"),),
+        {"b.c": np.ones((1, 1)), "c": np.ones((1, 1))},
+    )
+    with pytest.raises(StackError, match=r"layer 'convolution': two of its maps would be called 'a\.b\.c'; rename"):
+        stack.bind(("a", "a.b"))
+
+
 def picture(*shape, seed=3):
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 

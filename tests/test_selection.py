@@ -16,12 +16,14 @@ SCALE, START = (60.0, 1.0, 2.0, 0.25, 0.5), (0.0, 0.0, 10.0, 100.0, -3.0)
 NAMES = ["DAPI", "GFP", "RFP", "Cy5"]
 
 
+AXES = [("t", "second"), ("c", None), ("z", "micrometer"), ("y", "micrometer"), ("x", "micrometer")]
+WINDOWS = [Window.of(0, 255)] * len(NAMES)
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    axes = [("t", "second"), ("c", None), ("z", "micrometer"), ("y", "micrometer"), ("x", "micrometer")]
-    windows = [Window.of(0, 255)] * len(NAMES)
     group = zarr.create_group(
-        tmp_path / "i.zarr", attributes=describe("i", axes, [Placed("0", SCALE, START)], NAMES, windows)
+        tmp_path / "i.zarr", attributes=describe("i", AXES, [Placed("0", SCALE, START)], NAMES, WINDOWS)
     )
     array = group.create_array("0", shape=PIXELS.shape, chunks=(1, 2, 2, 16, 16), dtype="u1")
     array[...] = PIXELS
@@ -114,6 +116,23 @@ def test_what_is_not_there_is_refused_by_its_key(folder: Path, case: str) -> Non
     selection, words = WRONG[case]
     with pytest.raises(InputError, match=words):
         pipeline.plan(load(folder, selection))
+
+
+def test_channels_of_one_label_are_told_apart_by_their_numbers(folder: Path) -> None:
+    """Microscopes write such images: they are worked on, and each map's name says which channel it is of."""
+    group = zarr.open_group(folder / "i.zarr")
+    labels = ["DAPI", "GFP", "DAPI", "DAPI_0"]
+    group.attrs.update({"ome": describe("i", AXES, [Placed("0", SCALE, START)], labels, WINDOWS)["ome"]})
+    plan = pipeline.plan(load(folder, {}))
+    assert plan.images[0].source.channels == ("DAPI_0_0", "GFP", "DAPI_2", "DAPI_0")
+    assert "channels  DAPI_0_0, GFP, DAPI_2, DAPI_0" in str(plan)
+    maps = plan.images[0].stack.operations[-1].maps
+    assert maps == ("DAPI_0_0.edge", "GFP.edge", "DAPI_2.edge", "DAPI_0.edge")
+    # The names are the same whatever is selected, and select.
+    (image,) = pipeline.plan(load(folder, {"channels": ["DAPI_2", 0]})).images
+    assert (image.source.channels, image.source.picks) == (("DAPI_2", "DAPI_0_0"), (2, 0))
+    with pytest.raises(InputError, match=r"there is no channel 'DAPI'; did you mean 'DAPI_[02]'\?"):
+        pipeline.plan(load(folder, {"channels": "DAPI"}))
 
 
 def test_an_axis_that_the_image_lacks_is_refused(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
-from pipeline.errors import StackError
+from pipeline.errors import StackError, listed
 from pipeline.layers.base import Finite, Layer, as_tuple
 from pipeline.layers.convolution import convolve
 from pipeline.operation import POINT, Operation
@@ -92,17 +92,12 @@ def _row(layer: str, label: str, given: Mapping[str, float] | tuple[float, ...],
         if len(given) != len(maps):
             raise StackError(
                 f"layer '{layer}': class '{label}' has {len(given)} weights and the layer takes {len(maps)} maps: "
-                f"{_listed(maps)}"
+                f"{listed(maps)}"
             )
         return list(given)
     lacking = [m for m in maps if m not in given]
     unknown = [m for m in given if m not in maps]
     if lacking or unknown:
-        told = f"no weight for the maps {_listed(lacking)}" if lacking else f"weights for {_listed(unknown)}"
-        raise StackError(f"layer '{layer}': class '{label}' has {told}; the layer takes {_listed(maps)}")
+        told = f"no weight for the maps {listed(lacking)}" if lacking else f"weights for {listed(unknown)}"
+        raise StackError(f"layer '{layer}': class '{label}' has {told}; the layer takes {listed(maps)}")
     return [given[m] for m in maps]
-
-
-def _listed(names: Any, most: int = 12) -> str:
-    names = list(names)
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -1,6 +1,8 @@
 """OME-Zarr metadata as it is read, 0.5 and 0.4, through ome-zarr-models."""
 
 import math
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
@@ -95,7 +97,23 @@ def _labels(attributes: dict[str, Any]) -> tuple[str, ...] | None:
     if not isinstance(channels, list):
         return None
     labels = [c.get("label") if isinstance(c, dict) else None for c in channels]
-    return tuple(_plain(str(label)) for label in labels) if labels and all(labels) else None
+    return distinct([_plain(str(label)) for label in labels]) if labels and all(labels) else None
+
+
+def distinct(labels: Sequence[str]) -> tuple[str, ...]:
+    """Return channels' labels as names: to those that are equal their numbers from 0 are added.
+
+    >>> distinct(["DAPI", "GFP", "DAPI"])
+    ('DAPI_0', 'GFP', 'DAPI_2')
+    """
+    taken, names = Counter(labels), []
+    for number, label in enumerate(labels):
+        name = label
+        while taken[label] > 1 and name in taken:
+            name = f"{name}_{number}"
+        taken[name] += not taken[name]
+        names.append(name)
+    return tuple(names)
 
 
 def _plain(text: str) -> str:

@@ -50,18 +50,16 @@ def _picks(source: Source, channels: tuple[str | int, ...] | None, key: str) -> 
                     f"{source.path}: {key}.channels: there is no channel {channel}; the image has "
                     f"{len(source.channels)}, counted from 0"
                 )
-            found = [channel]
+            pick = channel
+        elif channel in source.channels:
+            pick = source.channels.index(channel)
         else:
-            found = [n for n, name in enumerate(source.channels) if name == channel]
-        if not found:
             raise InputError(
-                f"{source.path}: {key}.channels: there is no channel '{channel}'; {nearest(channel, source.channels)}"  # type: ignore[arg-type]
+                f"{source.path}: {key}.channels: there is no channel '{channel}'; {nearest(channel, source.channels)}"
             )
-        if len(found) > 1:
-            raise InputError(f"{source.path}: {key}.channels: several channels are called '{channel}'; give a number")
-        if found[0] in picks:
+        if pick in picks:
             raise InputError(f"{source.path}: {key}.channels: channel {channel!r} stands twice")
-        picks += found
+        picks.append(pick)
     return tuple(picks)
 
 
