@@ -28,6 +28,7 @@ FEATURES = {
     "deep": kernel(2, 3, 3),
     "flat": kernel(1, 2, 3),
     "cross": np.array([[0.0, 1, 0], [2, 3, 4], [0, 5, 0]]),
+    "plus": np.array([[0.0, 2, 0], [-1, 5, 3], [0, 4, 0]]),
 }
 
 
@@ -100,7 +101,7 @@ CONVOLUTIONS = [
     {"features": ["deep"], "stride": (2, 2)},
     {"features": ["deep"], "padding": "same", "boundary": "nearest", "match": "sum"},
     {"features": ["flat"], "channels": "each", "padding": "same", "dilation": (2, 2)},
-    {"features": ["cross", "cross"], "bias": (1.0, -1.0)},
+    {"features": ["cross", "plus"], "bias": (1.0, -1.0)},
     {"features": ["e11"], "stride": (4, 4)},
 ]
 
