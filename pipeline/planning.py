@@ -73,7 +73,9 @@ class ImagePlan:
     def of(self, source: Source) -> "ImagePlan":
         """Return this plan for another image of its kind."""
         made = tuple(replace(k, array=replace(k.array, image=source.name)) for k in self.made)
-        return replace(self, source=source, made=made)
+        other = replace(self, source=source, made=made)
+        vars(other)["seconds"] = self.seconds  # a forecast that is alike for all takes longer than the rest of a plan
+        return other
 
     @property
     def kept(self) -> tuple[Kept, ...]:
@@ -150,7 +152,7 @@ class ImagePlan:
         sizes = [stored_bytes(k.array, math.prod(level.extents)) for k in self.kept for level in k.array.levels]
         return round(self._seen * self.source.planes * sum(sizes))
 
-    @property
+    @cached_property
     def seconds(self) -> float:
         """A rough forecast for one worker: compute from one task's work, storage at a fixed rate."""
         return self._seen * self._tasks * self.task.seconds + (self.bytes_read + self.bytes_written) / STORE_RATE

@@ -8,17 +8,16 @@ import numpy as np
 import pytest
 import zarr
 from ome_zarr_models.v05.image import Image
-from zarr.core.group import ConsolidatedMetadata, GroupMetadata
 
 from pipeline.errors import OutputError
 from pipeline.geometry import Interval
 from pipeline.pixels import Encoding
 from pipeline.storage.codecs import Codec
-from pipeline.storage.forms import files, form_of, zarr_format
+from pipeline.storage.forms import files, zarr_format
 from pipeline.storage.images import RESERVED
 from pipeline.storage.maps import MapArray
 from pipeline.storage.metadata import Window
-from pipeline.storage.output import add, create, finish, show, write
+from pipeline.storage.output import add, create, finish, metadata, show, write
 from pipeline.storage.place import Place
 from pipeline.storage.target import check, clear
 
@@ -50,7 +49,9 @@ def make(store, maps):
 
 
 def end(store, windows):
-    finish(store, {m.group: show(store, m, shown) for m, shown in windows.items()}, RECORD)
+    for m, shown in windows.items():
+        show(store, m, shown)
+    finish(store, {m.group: metadata(m, shown) for m, shown in windows.items()}, RECORD)
 
 
 def tree(path="."):
@@ -208,13 +209,15 @@ def test_metadata_are_byte_for_byte_what_zarr_writes(version):
             if path.parent.name.isdecimal():
                 assert ours.read_bytes() == path.read_bytes(), path
         show("out.zarr", m, windows)
-        expected = files(GroupMetadata(m.attributes(windows), form, ConsolidatedMetadata(form_of(m).metadata)))
+        expected = files(metadata(m, windows))
         assert {name: Path("out.zarr", m.group, name).read_bytes() for name in expected} == expected
 
 
 def test_an_array_that_would_be_another_is_refused():
     make("out.zarr", [a_map()])
     add("out.zarr", [a_map()])  # the same again
+    add("out.zarr", [a_map("y")], new=True)
+    assert {path.name for path in Path("out.zarr/y/match").iterdir()} == {"0", "zarr.json"}
     with pytest.raises(OutputError, match="begin anew with --overwrite"):
         add("out.zarr", [a_map(fill=2.0)])
 

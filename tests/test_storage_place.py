@@ -1,6 +1,7 @@
 """Places: what a text means, what is refused before anything is read, and that all kinds keep the same promises."""
 
 import errno
+import os
 import pickle
 import re
 import threading
@@ -143,13 +144,19 @@ def test_an_image_in_a_zip_file_is_read_and_nothing_is_written_to_it(tmp_path):
 
 
 def test_a_write_that_fails_leaves_nothing_behind(tmp_path, monkeypatch):
-    def full(path, data):
-        path.write_bytes(data[:3])
-        raise OSError(errno.ENOSPC, "No space left on device")
+    written, write = [], os.write
 
-    monkeypatch.setattr("pipeline.storage.place.put", full)
+    def full(descriptor, data):
+        written.append(len(data))
+        if len(data) < 19:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(descriptor, data[:3])
+
     store = Place.of(str(tmp_path))
-    for write in (store.write, store.create):
-        with pytest.raises(OSError, match="No space left"):
-            write("run.json", b"whole or not at all")
+    for put in (store.write, store.create):
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "write", full)
+            with pytest.raises(OSError, match="No space left"):
+                put("run.json", b"whole or not at all")
+    assert written == [19, 16, 19, 16]
     assert not list(tmp_path.iterdir())

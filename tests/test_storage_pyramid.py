@@ -134,7 +134,7 @@ def written(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
     put = chunkfiles.ChunkFiles._put
 
     def counting(self: chunkfiles.ChunkFiles, key: str, encoded: Any) -> None:
-        counts[str(self.folder / key)] += 1
+        counts[f"{self.folder}/{key}"] += 1
         put(self, key, encoded)
 
     monkeypatch.setattr(chunkfiles.ChunkFiles, "_put", counting)

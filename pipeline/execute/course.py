@@ -58,22 +58,25 @@ class Course:
     Parameters
     ----------
     found
-        What earlier runs have done.
+        What earlier runs have done; None in a store that is new.
     whole
         Whether an earlier run has done all of it: then no level of a pyramid is made again.
     """
 
-    def __init__(self, plan: Plan, lock: Lock, found: Records, cluster: str, watch: Watch, *, whole: bool) -> None:
+    def __init__(
+        self, plan: Plan, lock: Lock, found: Records | None, cluster: str, watch: Watch, *, whole: bool
+    ) -> None:
         self.plan = plan
         self.whole = whole
         self.lock = lock
-        self.found = found
+        self.new = found is None
+        self.found = found or Records()
         self.cluster = cluster
         self.watch = watch
         self.segments = Segments(plan.store, digest(plan.identity), lock.counter)
         self.journal: Segment = self.segments.begin()
         self.names = list(plan.inputs)
-        self.kinds = Kinds(image_dict, found.kinds)
+        self.kinds = Kinds(image_dict, self.found.kinds)
         self.open: dict[int, _Open] = {}
         """By the numbers of their work, and of their levels' work."""
         self.levels: dict[int, LevelPlan] = {}
@@ -127,7 +130,7 @@ class Course:
     def _begin(self, number: int, place: Place, image: ImagePlan) -> Work | None:
         """Make room for an image and note that it is read; return what of it is left to do."""
         source, sights = image.source, Sights()
-        output.add(self.plan.store, [kept.array for kept in image.kept])
+        output.add(self.plan.store, [kept.array for kept in image.kept], new=self.new)
         if described := self.kinds.add(image):
             self.journal.append({"kind": self.kinds.of(image), "plan": described})
         self.journal.append(
@@ -215,9 +218,10 @@ class Course:
         for told in failures:
             self._fail(opened.number, told)
         for kept in image.kept:
-            group = output.show(self.plan.store, kept.array, opened.sights.windows(kept.array))
+            windows = opened.sights.windows(kept.array)
+            output.show(self.plan.store, kept.array, windows)
             if self.maps is not None:
-                self.maps[kept.array.group] = group
+                self.maps[kept.array.group] = output.metadata(kept.array, windows)
         if not (failures or opened.failures):
             self.journal.append(
                 {

@@ -57,7 +57,7 @@ def run(
     seen = look(plan.store)
     fresh = not target.exists(plan.store)
     before = target.recorded(plan.store) if resume and not fresh else None
-    found = _found(plan, before) if before else Records()
+    found = _found(plan, before) if before else None
     try:
         lock = acquire(plan.store)
     except OSError as error:

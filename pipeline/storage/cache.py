@@ -10,7 +10,6 @@ from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import groupby, product
-from pathlib import Path
 from threading import Lock
 from typing import Any, Literal
 
@@ -83,7 +82,7 @@ class ChunkCache:
             while self._size > limit:
                 self._drop(next(iter(self._held)))
 
-    def open(self, place: Place, mode: Literal["r", "r+"], staging: Path | None = None) -> Handle:
+    def open(self, place: Place, mode: Literal["r", "r+"], staging: str | None = None) -> Handle:
         """Return the Zarr array at a place; the arrays used last stay open."""
         with self._lock:
             array = self._arrays.get((place, mode))

@@ -9,10 +9,10 @@ and stores) goes through zarr; `pipeline.storage.shards` knows shards.
 import os
 import secrets
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
-from pathlib import Path
 from typing import Any, Self
 
 import google_crc32c
@@ -51,18 +51,18 @@ class ChunkFiles:
     """
 
     array: Any
-    folder: Path
+    folder: str
     codec: Any
     dtype: np.dtype[Any]
-    staging: Path | None = None
+    staging: str | None = None
 
     @classmethod
-    def of(cls, array: Any, staging: Path | None = None) -> "ChunkFiles | None":
+    def of(cls, array: Any, staging: str | None = None) -> "ChunkFiles | None":
         """Return the files of a Zarr array, or None where its chunks are anything else."""
         store, metadata = array.store_path.store, array.metadata
         if not isinstance(store, LocalStore):
             return None
-        folder = store.root / array.store_path.path
+        folder = str(store.root / array.store_path.path)
         if metadata.zarr_format == 2:
             plain = not metadata.filters and metadata.order == "C"
             known = metadata.compressor is None or isinstance(metadata.compressor, Blosc | Zstd | GZip)
@@ -70,7 +70,7 @@ class ChunkFiles:
         return cls._made(array, folder, metadata.codecs, staging)
 
     @classmethod
-    def _made(cls, array: Any, folder: Path, codecs: Sequence[Any], staging: Path | None) -> Self | None:
+    def _made(cls, array: Any, folder: str, codecs: Sequence[Any], staging: str | None) -> Self | None:
         """Return the files of an array of Zarr's format 3 whose chunks go through these codecs, or None."""
         head, *rest = codecs
         if not isinstance(head, BytesCodec) or len(rest) > 1:
@@ -106,7 +106,8 @@ class ChunkFiles:
         key = self.array.metadata.encode_chunk_key(place)
         encoded = self._encoded_unit(chunk)
         if encoded is None:
-            (self.folder / key).unlink(missing_ok=True)
+            with suppress(FileNotFoundError):
+                os.unlink(f"{self.folder}/{key}")
             return 0, 0
         self._put(key, encoded)
         return len(encoded), checksum(encoded)
@@ -132,7 +133,7 @@ class ChunkFiles:
     def _chunk(self, place: Sequence[int]) -> NDArray[Any] | None:
         """Return a chunk, or None where it is not stored."""
         try:
-            stored = get(self.folder / self.array.metadata.encode_chunk_key(place))
+            stored = get(f"{self.folder}/{self.array.metadata.encode_chunk_key(place)}")
         except FileNotFoundError:
             return None
         return self._decode(stored)
@@ -157,18 +158,13 @@ class ChunkFiles:
 
     def _put(self, key: str, encoded: Any) -> None:
         """Write a file under a name of its own and rename it into place, so that no reader sees half of it."""
-        target = self.folder / key
-        partial = (self.staging or target.parent) / f".{target.name}.{secrets.token_hex(8)}.partial"
+        target = f"{self.folder}/{key}"
+        partial = put_aside(target, encoded, self.staging)
         try:
-            put(partial, encoded)
+            os.replace(partial, target)
         except FileNotFoundError:
-            partial.parent.mkdir(parents=True, exist_ok=True)
-            put(partial, encoded)
-        try:
-            partial.replace(target)
-        except FileNotFoundError:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            partial.replace(target)
+            os.makedirs(os.path.dirname(target), exist_ok=True)
+            os.replace(partial, target)
 
     def _is_empty(self, chunk: NDArray[Any]) -> bool:
         """Say whether all is fill value, to the bit (−0 is not 0); a few pixels tell for most chunks that it is not."""
@@ -195,7 +191,7 @@ def _codec(codec: Any) -> Any:
     return GZip(codec.level) if isinstance(codec, GzipCodec) else None
 
 
-def get(path: Path) -> bytes:
+def get(path: str) -> bytes:
     """Return the bytes of a file."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -209,9 +205,27 @@ def get(path: Path) -> bytes:
         os.close(descriptor)
 
 
-def put(path: Path, data: Any) -> None:
+def put_aside(target: str, data: Any, folder: str | None = None) -> str:
+    """Write a file under a name of its own beside its target, or in a folder, which is made; return its path."""
+    above, name = os.path.split(target)
+    partial = f"{folder or above}/.{name}.{secrets.token_hex(8)}.partial"
+    try:
+        _put(partial, data)
+    except FileNotFoundError:
+        os.makedirs(folder or above, exist_ok=True)
+        _put(partial, data)
+    return partial
+
+
+def _put(path: str, data: Any) -> None:
     """Write a new file."""
-    with path.open("xb", buffering=0) as file:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    try:
         left = memoryview(data).cast("B")
         while left:
-            left = left[file.write(left) :]
+            left = left[os.write(descriptor, left) :]
+    except OSError:  # a full disk, say: half of it is of no use to anybody
+        os.unlink(path)
+        raise
+    finally:
+        os.close(descriptor)

@@ -2,7 +2,6 @@
 
 from collections import OrderedDict
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -42,7 +41,7 @@ class Handle:
     files: ChunkFiles | None
 
     @classmethod
-    def open(cls, place: Place, mode: Literal["r", "r+"], staging: Path | None = None) -> "Handle":
+    def open(cls, place: Place, mode: Literal["r", "r+"], staging: str | None = None) -> "Handle":
         """Open the array at a place; raises what zarr raises where there is none.
 
         Parameters
@@ -92,15 +91,15 @@ class HandleOpener:
     def __init__(self) -> None:
         self._known: OrderedDict[tuple[bytes | None, ...], Handle] = OrderedDict()
 
-    def open(self, place: Place, mode: Literal["r", "r+"], staging: Path | None = None) -> Handle:
+    def open(self, place: Place, mode: Literal["r", "r+"], staging: str | None = None) -> Handle:
         """Return what `Handle.open` does."""
         if not place.is_local:
             return Handle.open(place, mode, staging)
         whole = place.read("zarr.json")
-        key = (mode.encode(), str(staging).encode(), whole)
+        key = (mode.encode(), (staging or "").encode(), whole)
         known = self._known.get(key) if whole else None
         if known is not None and known.files:
-            return Handle(known.array, replace(known.files, folder=place.path))
+            return Handle(known.array, replace(known.files, folder=place.root))
         handle = Handle.open(place, mode, staging)
         self._known[key] = handle
         if len(self._known) > KNOWN:

@@ -49,19 +49,26 @@ def create(store: Where, record: dict[str, Any], form: Literal[2, 3] = 3) -> Non
         raise OutputError(f"output.store: {store} cannot be made: {error}") from error
 
 
-def add(store: Where, maps: Sequence[MapArray]) -> None:
+def add(store: Where, maps: Sequence[MapArray], *, new: bool = False) -> None:
     """Make the arrays of maps that a store does not have yet, empty.
 
     Raises `OutputError` where that cannot be, or where one is there that is not what would be made.
+
+    Parameters
+    ----------
+    store, maps
+        Where, and of what.
+    new
+        Whether the store is known to have none of them: then it is not asked.
     """
     place = Place.of(store)
     try:
         for image in dict.fromkeys(m.image for m in maps):
-            _make(place / image, empty_group(zarr_format(maps[0])))
+            _make(place / image, empty_group(zarr_format(maps[0])), new=new)
         for m in maps:
-            _make(place / m.group, group_files(m, [Window.of(-1.0, 1.0)] * len(m.channels), together=False))
+            _make(place / m.group, group_files(m, [Window.of(-1.0, 1.0)] * len(m.channels), together=False), new=new)
             for name, wanted in form_of(m).files.items():
-                if _make(place / m.group / name, wanted):  # an earlier run made another
+                if _make(place / m.group / name, wanted, new=new):  # an earlier run made another
                     _refuse_another(m, int(name), zarr.open_array((place / m.group / name).store(), mode="r"))
     except HaloflowError:
         raise
@@ -69,9 +76,9 @@ def add(store: Where, maps: Sequence[MapArray]) -> None:
         raise OutputError(f"output.store: {store} cannot be made: {error}") from error
 
 
-def _make(place: Place, wanted: Mapping[str, bytes]) -> bool:
+def _make(place: Place, wanted: Mapping[str, bytes], *, new: bool) -> bool:
     """Write the files of metadata that are not there; say whether others than wanted were."""
-    found = {name: place.read(name) for name in wanted}
+    found = dict.fromkeys(wanted) if new else {name: place.read(name) for name in wanted}
     for name in (name for name, data in found.items() if data is None):
         place.write(name, wanted[name])
     return any(data not in (None, wanted[name]) for name, data in found.items())
@@ -154,9 +161,13 @@ def write(
     ], total
 
 
-def show(store: Where, m: MapArray, windows: Sequence[Window]) -> GroupMetadata:
+def show(store: Where, m: MapArray, windows: Sequence[Window]) -> None:
     """Write what is known of a map when it is made: what to show of it, and its arrays' metadata in one place."""
     _write(Place.of(store) / m.group, group_files(m, windows, together=True))
+
+
+def metadata(m: MapArray, windows: Sequence[Window]) -> GroupMetadata:
+    """Return what `show` writes of a map, as zarr has it."""
     return GroupMetadata(m.attributes(windows), zarr_format(m), ConsolidatedMetadata(form_of(m).metadata))
 
 
@@ -174,7 +185,7 @@ def finish(store: Where, maps: Mapping[str, GroupMetadata] | None, record: dict[
     Parameters
     ----------
     maps
-        What `show` gave, by the paths of the maps. None where there are so many that one look at all of them is more
+        What `show` wrote, by the paths of the maps. None where there are so many that one look at all of them is more
         than a reader of one wants: see `TOGETHER`.
     """
     place = Place.of(store)

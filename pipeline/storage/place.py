@@ -6,7 +6,6 @@ of a place, and so in no store, record, log or error.
 
 import json
 import os
-import secrets
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,7 +18,7 @@ from zarr.storage import StorePath
 
 from pipeline.errors import PlaceError
 from pipeline.storage.allowed import allowed
-from pipeline.storage.chunkfiles import get, put
+from pipeline.storage.chunkfiles import get, put_aside
 from pipeline.storage.remote import NOT_LISTED, SCHEMES, WRITABLE, connect
 
 VARIABLE = "HALOFLOW_STORAGE_OPTIONS"
@@ -121,8 +120,8 @@ class Place:
 
     def __truediv__(self, below: str) -> "Place":
         if self.is_local:
-            return replace(self, root=f"{self.root}/{below}")
-        return replace(self, key=f"{self.key}/{below}".strip("/"))
+            return Place(self.scheme, f"{self.root}/{below}", self.key, self._options)
+        return Place(self.scheme, self.root, f"{self.key}/{below}".strip("/"), self._options)
 
     def __str__(self) -> str:
         return f"{self.root.rstrip('/')}/{self.key}" if self.key else self.root
@@ -144,7 +143,7 @@ class Place:
         """Return the bytes of a key below this place, or None where there is none."""
         if self.is_local:
             try:
-                return get(self.path / key)
+                return get(f"{self.root}/{key}")
             except (FileNotFoundError, NotADirectoryError):
                 return None
         found = sync(self._store.get((self / key).key, default_buffer_prototype()))
@@ -153,8 +152,8 @@ class Place:
     def write(self, key: str, data: bytes) -> None:
         """Write the bytes of a key, whole or not at all."""
         if self.is_local:
-            partial = self._partial(key, data)
-            partial.replace(self.path / key)
+            target = f"{self.root}/{key}"
+            os.replace(put_aside(target, data), target)
             return
         self._check_writable()
         sync(self._store.set((self / key).key, default_buffer_prototype().buffer.from_bytes(data)))
@@ -165,13 +164,14 @@ class Place:
         Of several that try at once, one succeeds.
         """
         if self.is_local:
-            partial = self._partial(key, data)
+            target = f"{self.root}/{key}"
+            partial = put_aside(target, data)
             try:
-                os.link(partial, self.path / key)
+                os.link(partial, target)
             except FileExistsError:
                 return False
             finally:
-                partial.unlink()
+                os.unlink(partial)
             return True
         self._check_writable()
         return bool(sync(self._store.create((self / key).key, default_buffer_prototype().buffer.from_bytes(data))))
@@ -216,20 +216,6 @@ class Place:
 
     async def _names(self) -> Sequence[str]:
         return [name.rstrip("/") async for name in self._store.list_dir(f"{self.key}/" if self.key else "")]
-
-    def _partial(self, key: str, data: bytes) -> Path:
-        """Write a file under a name of its own beside its target, and return it."""
-        target = self.path / key
-        partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
-        try:
-            put(partial, data)
-        except FileNotFoundError:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            put(partial, data)
-        except OSError:  # a full disk, say: half of it is of no use to anybody
-            partial.unlink(missing_ok=True)
-            raise
-        return partial
 
     def _check_writable(self) -> None:
         if self.is_read_only:

@@ -6,7 +6,6 @@ map or at the end.
 """
 
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,9 +25,9 @@ Stored = NDArray[Any]
 STAGING = f"{RESERVED}/partial"
 
 
-def staging(store: Place) -> Path | None:
+def staging(store: Place) -> str | None:
     """Return the folder where a local store's chunks are before they are whole; None where chunks are no files."""
-    return store.path / STAGING if store.is_local else None
+    return f"{store.root}/{STAGING}" if store.is_local else None
 
 
 def shrunk(m: MapArray, stored: Stored, steps: tuple[int, int]) -> Stored:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,7 +28,7 @@ class ShardFiles(ChunkFiles):
     """An array whose shards are files, their index at the end and checked: as zarr writes them by default."""
 
     @classmethod
-    def of(cls, array: Any, staging: Path | None = None) -> "ShardFiles | None":
+    def of(cls, array: Any, staging: str | None = None) -> "ShardFiles | None":
         """Return the files of a Zarr array, or None where its shards are anything else, or there are none."""
         store, metadata = array.store_path.store, array.metadata
         if not isinstance(store, LocalStore) or metadata.zarr_format == 2 or len(metadata.codecs) != 1:
@@ -40,7 +39,7 @@ class ShardFiles(ChunkFiles):
         known = [isinstance(c, k) for c, k in zip(outer.index_codecs, (BytesCodec, Crc32cCodec), strict=False)]
         if known != [True, True] or len(outer.index_codecs) != 2 or _is_big(outer.index_codecs[0]):
             return None
-        return cls._made(array, store.root / array.store_path.path, outer.codecs, staging)
+        return cls._made(array, str(store.root / array.store_path.path), outer.codecs, staging)
 
     @property
     def _per(self) -> tuple[int, ...]:
@@ -66,7 +65,7 @@ class ShardFiles(ChunkFiles):
 
     def _chunk(self, place: Sequence[int]) -> NDArray[Any] | None:
         shard, inner = zip(*(divmod(n, per) for n, per in zip(place, self._per, strict=True)), strict=True)
-        path = self.folder / self.array.metadata.encode_chunk_key(shard)
+        path = f"{self.folder}/{self.array.metadata.encode_chunk_key(shard)}"
         try:
             index = self._index(path)
             at, length = (int(n) for n in index[inner])
@@ -74,14 +73,14 @@ class ShardFiles(ChunkFiles):
         except FileNotFoundError:
             return None
 
-    def _index(self, path: Path) -> NDArray[np.uint64]:
+    def _index(self, path: str) -> NDArray[np.uint64]:
         """Return where the chunks of a shard lie; raises `ValueError` where that is damaged."""
         known = self._indices.get(path)
         if known is not None:
             return known
         told = get_part(path, -self._index_bytes, self._index_bytes)
         if checksum(told[:-4]) != int.from_bytes(told[-4:], "little"):
-            raise ValueError(f"the index of the shard {path.name} is damaged")
+            raise ValueError(f"the index of the shard {os.path.basename(path)} is damaged")
         index = np.frombuffer(told[:-4], "<u8").reshape(*self._per, 2)
         self._indices[path] = index
         if len(self._indices) > KNOWN:
@@ -89,7 +88,7 @@ class ShardFiles(ChunkFiles):
         return index
 
     @cached_property
-    def _indices(self) -> OrderedDict[Path, NDArray[np.uint64]]:
+    def _indices(self) -> OrderedDict[str, NDArray[np.uint64]]:
         return OrderedDict()
 
 
@@ -97,7 +96,7 @@ def _is_big(codec: Any) -> bool:
     return codec.endian is not None and codec.endian.value == "big"
 
 
-def get_part(path: Path, start: int, length: int) -> bytes:
+def get_part(path: str, start: int, length: int) -> bytes:
     """Return bytes of a file, from a place counted from its end where it is negative; raises where there are fewer."""
     descriptor = os.open(path, os.O_RDONLY)
     try:

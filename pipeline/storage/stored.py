@@ -18,13 +18,13 @@ Stored = Mapping[int, frozenset[tuple[int, int]]]
 
 
 def stored_chunks(source: Source) -> Stored | None:
-    """Return which chunks or shards of an image are stored; None where nearly all are.
+    """Return which chunks or shards of an image are stored; None where nearly all are, or where there is but one.
 
     One listing of the array's keys; a key of any form ends with the chunk's place along each axis.
     """
     ends = zip(_region(source), unit(source), strict=True)
     full = source.planes * prod(-(-i.stop // u) - i.start // u for i, u in ends)
-    if not source.array.is_listed or (not source.array.is_local and full > MOST_AFAR):
+    if full == 1 or not source.array.is_listed or (not source.array.is_local and full > MOST_AFAR):
         return None
     places = _places(source)
     if places is None:
