@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pipeline.document import Document, Path
 from pipeline.errors import ConfigError, nearest
 from pipeline.layers import Layer
+from pipeline.layers.base import ANY, Limits
 from pipeline.sections import Output
 from pipeline.stack import layer_names
 
@@ -88,12 +89,16 @@ def _beyond(layers: Sequence[Layer], names: Sequence[str], output: Output) -> It
     """Give the thresholds that lie outside of all values of their layer, where these are known, and what is wrong."""
     detections, summaries = output.detections, output.summaries
     names = names[: next((n for n, layer in enumerate(layers) if layer.joins_all), len(names))]
-    asked: list[tuple[Path, str, float]] = []
+    limits, given = dict[str, Limits](), ANY
+    for name, layer in zip(names, layers, strict=False):
+        limits[name] = given = layer.limits(given)
+    asked: list[tuple[Path, float, Sequence[str]]] = []
     if detections:
-        asked.append((("detections", "threshold"), detections.layer or names[-1], detections.threshold))
+        asked.append((("detections", "threshold"), detections.threshold, (detections.layer or names[-1],)))
     if summaries and summaries.over is not None:
-        asked += [(("summaries", "over"), name, summaries.over) for name in summaries.layers or names[-1:]]
-    for path, name, threshold in asked:
-        limits = layers[names.index(name)].limits
-        if limits and not limits[0] <= threshold <= limits[1]:
-            yield path, f"{threshold:g} is outside of {limits[0]:g} to {limits[1]:g}, the values of the layer '{name}'"
+        asked.append((("summaries", "over"), summaries.over, summaries.layers or names[-1:]))
+    for path, threshold, looked_at in asked:
+        if not any(limits[name][0] <= threshold <= limits[name][1] for name in looked_at):
+            low, high = limits[looked_at[0]]
+            at = f"the layer '{looked_at[0]}'"
+            yield path, f"{threshold:g} is outside of {low:g} to {high:g}, the values of {at}"

@@ -10,10 +10,13 @@ import pytest
 
 from pipeline.geometry import Interval, whole
 from pipeline.layers import LAYERS
-from pipeline.stack import Stack, finished
+from pipeline.stack import Stack, finished, run_whole
 from tests.examples import EXAMPLES, FEATURES
 
 PARAMS = [{"type": kind, **params} for kind in LAYERS for params in EXAMPLES.get(kind, [])]
+
+
+RANGES = [(-np.inf, np.inf), (0, np.inf), (-np.inf, -0.25), (-0.3, 0.7), (2, 5), (-4, -1), (0.1, 0.1), (-3e38, 3e38)]
 
 
 def test_every_registered_layer_has_an_example():
@@ -58,3 +61,20 @@ def test_contract_a_pixel_depends_on_its_declared_window_to_the_corners_and_on_n
                     pushed[:, *corner] += push * np.float32([1, 2])  # what all maps share leaves a softmax as it is
                     outcomes.append((make(pushed)[:, y, x] != plain[:, y, x]).any())
                 assert any(outcomes), f"{shape}: {corner} is in the window of {y, x} and moves nothing"
+
+
+@pytest.mark.parametrize("backend", ["numpy", None])
+@pytest.mark.parametrize("params", PARAMS, ids=str)
+def test_contract_numbers_lie_within_the_limits_that_follow_from_those_of_the_input(params, backend):
+    layer = LAYERS[params["type"]](**params)
+    bound = Stack((layer,), FEATURES).bind(("m0", "m1"), backend)
+    draw = np.random.default_rng(7)
+    for ends in RANGES:
+        low, high = (float(np.float32(end)) for end in ends)
+        least, most = layer.limits((low, high))
+        inner = np.clip(draw.normal(0, 3, (2, 24, 24)), low, high)
+        edged = np.where(draw.random(inner.shape) < 0.5, inner, draw.choice([low, high], inner.shape))
+        for image in (inner, edged, np.full_like(inner, low), np.full_like(inner, high)):
+            made = run_whole(bound, image.astype(np.float32), 0)
+            made = made[~np.isnan(made)].astype(float)
+            assert ((least <= made) & (made <= most)).all(), f"{ends}: {made.min()} to {made.max()}"

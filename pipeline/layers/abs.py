@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.layers.base import Layer
+from pipeline.layers.base import Layer, Limits
 from pipeline.operation import POINT, Block, Operation
 
 
@@ -14,6 +14,11 @@ class Abs(Layer):
     """x without its sign, for every pixel."""
 
     type: Literal["abs"]
+
+    def limits(self, given: Limits) -> Limits:
+        """Return those of the magnitudes."""
+        low, high = given
+        return max(low, -high, 0.0), max(-low, high)
 
     def bind(self, name: str, maps: tuple[str, ...], features: Mapping[str, NDArray[np.float64]]) -> Operation:
         """Return the operation."""

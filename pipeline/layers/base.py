@@ -1,7 +1,8 @@
 """What every layer is: frozen parameters as the user writes them, and how they bind to an operation."""
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import numpy as np
@@ -65,6 +66,36 @@ def refuse_wide(name: str, subject: str, y: Window, x: Window) -> None:
         )
 
 
+Limits = tuple[float, float]
+"""The least and the greatest value there can be, NaN aside: numbers of float32, infinite where there is no limit."""
+ANY: Limits = (-math.inf, math.inf)
+EPSILON, GREATEST = float(np.finfo(np.float32).eps), float(np.finfo(np.float32).max)
+"""Of float32: what rounding moves 1 by, at the most, and the greatest number."""
+
+
+def between(*values: float) -> Limits:
+    """Return the limits of what lies between some values, rounded as these are."""
+    with np.errstate(over="ignore"):
+        ends = np.asarray(values).astype(np.float32)
+    return float(ends.min()), float(ends.max())
+
+
+def added(terms: Sequence[Limits]) -> Limits:
+    """Return the limits of sums of a value of each term: rounding keeps an order, and moves an end by so much."""
+    ends = []
+    for values, sign in zip(zip(*terms, strict=True), (-1, 1), strict=True):
+        size = sum(map(abs, values))
+        moved = sum(values) + sign * (len(values) + 1) * EPSILON * size
+        ends.append(moved if size < GREATEST else sign * math.inf)
+    return between(*ends)
+
+
+def times(factor: float, given: Limits) -> Limits:
+    """Return the limits of products with a factor, taken as float32; what is infinite times 0 is NaN."""
+    factor = between(factor)[0]
+    return between(*(factor * end for end in given)) if factor else (0.0, 0.0)
+
+
 class Layer(BaseModel, ABC):
     """A step of the stack as the config names it. A new layer is one new file in this folder with a subclass.
 
@@ -82,11 +113,6 @@ class Layer(BaseModel, ABC):
         return ()
 
     @property
-    def limits(self) -> tuple[float, float] | None:
-        """The least and the greatest value that the layer can give, whatever it gets; None where there are none."""
-        return None
-
-    @property
     def joins_all(self) -> bool:
         """Whether the layer makes one pixel of each whole map."""
         return False
@@ -95,6 +121,14 @@ class Layer(BaseModel, ABC):
         """Return the layer with each family it names replaced by its members; raises `ValueError` for a wrong count."""
         del families
         return self
+
+    def limits(self, given: Limits) -> Limits:
+        """Return between which two values all lie that the layer gives, where those it gets lie between ``given``.
+
+        NaN is left aside. A layer of which nothing is known keeps this method.
+        """
+        del given
+        return ANY
 
     @abstractmethod
     def bind(self, name: str, maps: tuple[str, ...], features: Mapping[str, NDArray[np.float64]]) -> Operation:

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import model_validator
 
-from pipeline.layers.base import Finite, Layer
+from pipeline.layers.base import Finite, Layer, Limits, between
 from pipeline.operation import POINT, Block, Operation
 
 
@@ -25,6 +25,11 @@ class Clip(Layer):
         if self.low is not None and self.high is not None and self.low >= self.high:
             raise ValueError(f"clip goes from {self.low:g} to {self.high:g}; low must be less than high")
         return self
+
+    def limits(self, given: Limits) -> Limits:
+        """Return those given, cut by the bounds."""
+        low, high = (end if self.high is None else min(end, self.high) for end in given)
+        return between(*(end if self.low is None else max(end, self.low) for end in (low, high)))
 
     def bind(self, name: str, maps: tuple[str, ...], features: Mapping[str, NDArray[np.float64]]) -> Operation:
         """Return the operation."""

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from pipeline.errors import StackError
 from pipeline.geometry import Boundary, Window
-from pipeline.layers.base import Finite, Layer, Names, Numbers, Pair, refuse_wide
+from pipeline.layers.base import ANY, Finite, Layer, Limits, Names, Numbers, Pair, between, refuse_wide
 from pipeline.operation import Block, Operation
 from pipeline.patches import FLAT, deviation, score
 
@@ -47,13 +47,11 @@ class Convolution(Layer):
         """The features' names."""
         return self.features
 
-    @property
-    def limits(self) -> tuple[float, float] | None:
-        """Those of ``match: ncc``, moved by the bias."""
-        if self.match != "ncc":
-            return None
+    def limits(self, given: Limits) -> Limits:
+        """Return those of ``match: ncc``, moved by the biases; of sums nothing is known without the features."""
+        del given
         bias = np.asarray(self.bias)
-        return float(bias.min()) - 1, float(bias.max()) + 1
+        return between(bias.min() - 1, bias.max() + 1) if self.match == "ncc" else ANY
 
     def naming(self, families: Mapping[str, tuple[str, ...]]) -> Layer:
         """Return the layer with all members of each family; raises `ValueError` where it has fewer or more biases."""

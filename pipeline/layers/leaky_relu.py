@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from pipeline.layers.base import Finite, Layer
+from pipeline.layers.base import Finite, Layer, Limits, between, times
 from pipeline.operation import POINT, Block, Operation
 
 
@@ -16,6 +16,11 @@ class LeakyRelu(Layer):
 
     type: Literal["leaky_relu"]
     slope: Annotated[Finite, Field(gt=0)] = 0.01
+
+    def limits(self, given: Limits) -> Limits:
+        """Return those given, made small where they are negative."""
+        below = times(self.slope, given)
+        return between(*(end if end > 0 else less for end, less in zip(given, below, strict=True)))
 
     def bind(self, name: str, maps: tuple[str, ...], features: Mapping[str, NDArray[np.float64]]) -> Operation:
         """Return the operation."""

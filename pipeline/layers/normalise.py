@@ -1,13 +1,14 @@
 """Normalise: a scale and an offset for all maps, or for each."""
 
 from collections.abc import Mapping
+from itertools import product
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import StackError
-from pipeline.layers.base import Layer, Numbers
+from pipeline.layers.base import ANY, Layer, Limits, Numbers, between, times
 from pipeline.operation import POINT, Block, Operation
 
 
@@ -17,6 +18,15 @@ class Normalise(Layer):
     type: Literal["normalise"]
     scale: Numbers = 1.0
     offset: Numbers = 0.0
+
+    def limits(self, given: Limits) -> Limits:
+        """Return those of all maps."""
+        scales, offsets = (v if isinstance(v, tuple) else (v,) for v in (self.scale, self.offset))
+        # Two lists that are not of one length are refused where the maps are known.
+        alike = len(scales) > 1 and len(offsets) > 1
+        pairs = zip(scales, offsets, strict=False) if alike else product(scales, offsets)
+        ends = [float(np.float32(end) + np.float32(b)) for a, b in pairs for end in times(a, given)]
+        return between(*ends) if ends else ANY
 
     def bind(self, name: str, maps: tuple[str, ...], features: Mapping[str, NDArray[np.float64]]) -> Operation:
         """Return the operation; raises `StackError` where a list is not as long as there are maps."""

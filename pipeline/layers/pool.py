@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.geometry import Window
-from pipeline.layers.base import Layer, Pair, refuse_wide
+from pipeline.layers.base import Layer, Limits, Pair, added, between, refuse_wide
 from pipeline.operation import Block, Operation
 
 _FILL = {"max": -np.inf, "min": np.inf, "mean": 0.0}
@@ -23,6 +23,13 @@ class Pool(Layer):
     window: Pair = (2, 2)
     stride: Pair = (2, 2)
     partial: Literal["keep", "drop"] = "keep"
+
+    def limits(self, given: Limits) -> Limits:
+        """Return those given; a mean may lie beyond by its rounding."""
+        if self.op != "mean":
+            return given
+        taps = self.window[0] * self.window[1]
+        return between(*(end / taps for end in added([given] * taps)))
 
     def bind(self, name: str, maps: tuple[str, ...], features: Mapping[str, NDArray[np.float64]]) -> Operation:
         """Return the operation; for a mean its block gives the sum, which the stack divides by the real pixels."""

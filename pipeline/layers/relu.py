@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.layers.base import Layer
+from pipeline.layers.base import Layer, Limits
 from pipeline.operation import POINT, Block, Operation
 
 
@@ -14,6 +14,10 @@ class Relu(Layer):
     """max(x, 0) for every pixel."""
 
     type: Literal["relu"]
+
+    def limits(self, given: Limits) -> Limits:
+        """Return those given, none below 0."""
+        return max(given[0], 0.0), max(given[1], 0.0)
 
     def bind(self, name: str, maps: tuple[str, ...], features: Mapping[str, NDArray[np.float64]]) -> Operation:
         """Return the operation."""

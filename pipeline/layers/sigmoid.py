@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from pipeline.layers.base import Layer
+from pipeline.layers.base import Layer, Limits, between
 from pipeline.operation import POINT, Block, Operation
 
 
@@ -15,6 +15,10 @@ class Sigmoid(Layer):
     """1 / (1 + e⁻ˣ) for every pixel."""
 
     type: Literal["sigmoid"]
+
+    def limits(self, given: Limits) -> Limits:
+        """Return what the curve makes of those given: it rises."""
+        return between(*special.expit(given))
 
     def bind(self, name: str, maps: tuple[str, ...], features: Mapping[str, NDArray[np.float64]]) -> Operation:
         """Return the operation."""

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from pipeline.layers.base import Layer
+from pipeline.layers.base import Layer, Limits
 from pipeline.operation import POINT, Block, Operation
 
 
@@ -16,6 +16,11 @@ class Softmax(Layer):
     """eˣ of each map over the sum of all maps' eˣ, for every pixel; where a map is +∞ or NaN, the pixel is NaN."""
 
     type: Literal["softmax"]
+
+    def limits(self, given: Limits) -> Limits:
+        """Return those of a share."""
+        del given
+        return 0.0, 1.0
 
     def bind(self, name: str, maps: tuple[str, ...], features: Mapping[str, NDArray[np.float64]]) -> Operation:
         """Return the operation."""

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from pipeline.layers.base import Layer
+from pipeline.layers.base import Layer, Limits, between
 from pipeline.operation import POINT, Block, Operation
 
 
@@ -16,6 +16,10 @@ class Tanh(Layer):
 
     type: Literal["tanh"]
 
+    def limits(self, given: Limits) -> Limits:
+        """Return what the curve makes of those given: it rises."""
+        return between(*_tanh(np.array(given)))
+
     def bind(self, name: str, maps: tuple[str, ...], features: Mapping[str, NDArray[np.float64]]) -> Operation:
         """Return the operation."""
         del features
@@ -23,11 +27,17 @@ class Tanh(Layer):
 
 
 def tanh(block: Block, operation: Operation) -> Block:
-    """Return −m / (m + 2) with m = e⁻²ˣ − 1 and the sign of x, in float64.
+    """Return the hyperbolic tangent, made in float64."""
+    del operation
+    made: Block = _tanh(block).astype(block.dtype)
+    return made
+
+
+def _tanh(values: Block) -> NDArray[np.float64]:
+    """Return −m / (m + 2) with m = e⁻²ˣ − 1 and the sign of x.
 
     SciPy's expm1 goes one pixel after another: NumPy's vector loops of tanh may round unlike their rest.
     """
-    del operation
-    rest = special.expm1(-2 * np.abs(block, dtype=np.float64), dtype=np.float64)
-    made: Block = np.copysign(-rest / (rest + 2), block).astype(block.dtype)
+    rest = special.expm1(-2 * np.abs(values, dtype=np.float64), dtype=np.float64)
+    made: NDArray[np.float64] = np.copysign(-rest / (rest + 2), values)
     return made

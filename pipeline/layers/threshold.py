@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.layers.base import Finite, Layer
+from pipeline.layers.base import Finite, Layer, Limits, between
 from pipeline.operation import POINT, Block, Operation
 
 
@@ -20,6 +20,14 @@ class Threshold(Layer):
     at: Finite
     below: Finite = 0.0
     above: Finite | None = None
+
+    def limits(self, given: Limits) -> Limits:
+        """Return those of what is kept and of what stands for the rest."""
+        at = float(np.float32(self.at))
+        found = [self.below] if given[0] < at else []
+        if given[1] >= at:
+            found += [max(given[0], at), given[1]] if self.above is None else [self.above]
+        return between(*found)
 
     def bind(self, name: str, maps: tuple[str, ...], features: Mapping[str, NDArray[np.float64]]) -> Operation:
         """Return the operation."""

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from pipeline.errors import StackError, listed
-from pipeline.layers.base import Finite, Layer, as_tuple
+from pipeline.layers.base import Finite, Layer, Limits, added, as_tuple, between, times
 from pipeline.layers.convolution import convolve
 from pipeline.operation import POINT, Operation
 
@@ -66,6 +66,15 @@ class Vote(Layer):
                 "give both for the same classes"
             )
         return self
+
+    def limits(self, given: Limits) -> Limits:
+        """Return those of all classes."""
+        found: list[float] = []
+        for label, row in (self.weights or {}).items():
+            bias = self.bias.get(label, 0.0)
+            numbers = row.values() if isinstance(row, Mapping) else row
+            found += added([*(times(weight, given) for weight in numbers), (bias, bias)])
+        return between(*found)
 
     def bind(self, name: str, maps: tuple[str, ...], features: Mapping[str, NDArray[np.float64]]) -> Operation:
         """Return the operation; raises `StackError` where a class has weights for other maps."""
