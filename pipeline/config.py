@@ -110,14 +110,14 @@ def _take_votes(document: Document) -> None:
     """Put what files of votes say in the place of their names, so that a job knows it like what the config says."""
     layers = document.data.get("layers")
     for place, layer in enumerate(layers if isinstance(layers, list) else []):
-        if not isinstance(layer, dict) or layer.get("type") != "vote" or not isinstance(layer.get("file"), str):
+        if not isinstance(layer, dict) or layer.get("type") != "vote" or (name := vote_file(document, place)) is None:
             continue
         at = document.where(("layers", place, "file"))
         if both := [key for key in VOTES if key in layer]:
             raise ConfigError(
                 f"{at}: the file holds {' and '.join(VOTES)}; leave out {' and '.join(both)}, or the file"
             )
-        name = layer.pop("file")
+        del layer["file"]
         try:
             votes = load(FilePath(name)).data
         except ConfigError as error:
@@ -125,6 +125,18 @@ def _take_votes(document: Document) -> None:
         if not isinstance(votes, dict) or not {"weights"} <= votes.keys() <= set(VOTES):
             raise ConfigError(f"{at}: {name}: expected the keys {' and '.join(VOTES)}, as 'haloflow fit' writes them")
         layer.update(votes)
+
+
+def vote_file(document: Document, place: int) -> str | None:
+    """Return the file that the vote in a place of the layers names, if any; `ConfigError` where it can be none."""
+    name = document.data["layers"][place].get("file")
+    if not isinstance(name, str):
+        return None
+    if not name or FilePath(name).is_dir():
+        at = document.where(("layers", place, "file"))
+        found = f"{name}: is a folder" if name else "is empty"
+        raise ConfigError(f"{at}: {found}; name the YAML file of the votes")
+    return name
 
 
 def checked(document: Document, model: type[Model], keys: Callable[[Path, Any], Iterable[str]]) -> Model:

@@ -16,7 +16,7 @@ import yaml
 from numpy.typing import NDArray
 
 from pipeline.api import plan, run
-from pipeline.config import opened
+from pipeline.config import opened, vote_file
 from pipeline.document import Document
 from pipeline.errors import ConfigError, HaloflowError, InputError, OutputError, RunError, nearest
 from pipeline.execute.watching import Event
@@ -110,6 +110,8 @@ def fit(
             f"{document.where(('layers',))}: the vote names no file; say where the votes go with --output"
         )
     target = Path(where)
+    if target.is_dir():
+        raise OutputError(f"{target}: is a folder; name a file with --output")
     if target.exists() and not overwrite:
         raise OutputError(f"{target}: is there already; replace it with --overwrite, or name another with --output")
     if not target.parent.is_dir():
@@ -152,9 +154,9 @@ def _cut(document: Document) -> str | None:
     places = [n for n, layer in enumerate(layers or ()) if isinstance(layer, dict) and layer.get("type") == "vote"]
     if not isinstance(layers, list) or not places:
         raise ConfigError(f"{document.where(('layers',))}: there is no layer of type vote to fit")
-    file = layers[places[0]].get("file")
+    file = vote_file(document, places[0])
     del layers[places[0] :]
-    return file if isinstance(file, str) else None
+    return file
 
 
 def _scikit_learn() -> Any:

@@ -183,6 +183,11 @@ CONFIGS: list[tuple[dict[str, Any], str]] = [
     ({"layers": [*config()["layers"][:2], *config()["layers"][3:]]}, "layers: there is no global_pool before the vote"),
     ({"layers": [*config()["layers"][:3], {"type": "vote"}]}, "the vote names no file; say where the votes go with"),
     ({"layers": [*config()["layers"][:3], {"type": "vote", "file": 3}]}, "the vote names no file; say where the votes"),
+    (
+        {"layers": [*config()["layers"][:3], {"type": "vote", "file": ""}]},
+        "layers[3].file: is empty; name the YAML file",
+    ),
+    ({"layers": [*config()["layers"][:3], {"type": "vote", "file": "images"}]}, "file: images: is a folder; name the"),
     ({"layers": [{"type": "convolution", "features": "no"}, *config()["layers"][2:]]}, "there is no feature 'no'"),
 ]
 
@@ -204,6 +209,8 @@ def test_votes_that_are_there_are_not_replaced_unasked(labelled: Path, haloflow:
     code, _, err = haloflow(*words)
     assert (code, Path("votes.yaml").read_text()) == (2, "mine")
     assert "votes.yaml: is there already; replace it with --overwrite, or name another with --output" in err
+    code, _, err = haloflow(*words, "--output", "images", "--overwrite")
+    assert (code, "images: is a folder; name a file with --output" in err) == (2, True)
     code, _, err = haloflow(*words, "--output", "no/votes.yaml")
     assert code == 2
     assert "no/votes.yaml: there is no folder no" in err

@@ -70,6 +70,8 @@ def test_votes_may_stand_in_a_file_of_their_own(tmp_path):
         ({"weights": {"X": 3, "O": [1, 2]}}, "layers[1].weights.X: should be a list; found 3"),
         ({"weights": {"a,b": [1, 2], "O": [1, 2]}}, "layers[1].weights.a,b"),
         ({"file": "no_such.yaml"}, "layers[1].file: no_such.yaml: there is no such file"),
+        ({"file": ""}, "layers[1].file: is empty; name the YAML file of the votes"),
+        ({"file": "."}, "layers[1].file: .: is a folder; name the YAML file of the votes"),
         ({"file": "no_such.yaml", "bias": {}}, "the file holds weights and bias; leave out bias, or the file"),
     ],
 )
