@@ -1,10 +1,8 @@
 """Learn votes from labelled images: a linear classifier of what the layers before the vote make of each image."""
 
-import csv
 import io
 import os
 import tempfile
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import import_module
@@ -18,10 +16,10 @@ from numpy.typing import NDArray
 from pipeline.api import plan, run
 from pipeline.config import opened, vote_file
 from pipeline.document import Document
-from pipeline.errors import ConfigError, HaloflowError, InputError, OutputError, RunError, nearest
+from pipeline.errors import ConfigError, InputError, OutputError, RunError
 from pipeline.execute.watching import Event
 from pipeline.job import load
-from pipeline.layers.vote import LONGEST, is_class
+from pipeline.labels import read as labels_of
 from pipeline.storage.findings import TABLES
 from pipeline.storage.images import find_apart, stem
 from pipeline.tables.formats.csv import Csv
@@ -86,8 +84,8 @@ def fit(
     config
         A YAML file's path, or a mapping of the same form. Its vote need not have weights yet.
     labels
-        A CSV file with the columns ``image``, a name as in the output store (a path's last part without ``.zarr``) or a
-        path, and ``label``. Images without a label are not read.
+        A CSV file with the columns ``image``, a name as in the output store (a path's last part without ``.zarr``) or
+        the end of a path, and ``label``. Images without a label are not read.
     output
         The YAML file to write; by default the one that the config's vote names.
     overwrite
@@ -117,7 +115,6 @@ def fit(
     if not target.parent.is_dir():
         raise OutputError(f"{target}: there is no folder {target.parent}")
     learn = _scikit_learn()
-    given = _labels(Path(labels))
     with tempfile.TemporaryDirectory(prefix="haloflow-fit-") as folder:
         document.data["output"] = {"store": f"{folder}/fit.zarr", "decisions": {"format": "csv"}}
         job = load(document)
@@ -127,7 +124,7 @@ def fit(
                 "for each map of an image: put a global_pool in the place of the pool, and use the votes with either"
             )
         places = {stem(str(place)): place for place in find_apart(job.config.input.images, job.options)}
-        wanted = _known(given, list(places), Path(labels))
+        wanted = labels_of(Path(labels), [str(place) for place in places.values()])
         document.data["input"]["images"] = [str(places[name]) for name in wanted]
         planned = plan(load(document), memory=memory, kernel=kernel)
         report = run(planned, cluster, workers, progress=progress)
@@ -164,57 +161,6 @@ def _scikit_learn() -> Any:
         return tuple(import_module(f"sklearn.{part}") for part in ("linear_model", "model_selection"))
     except ImportError:
         raise InputError("scikit-learn is not installed: pip install 'haloflow[fit]'") from None
-
-
-def _labels(path: Path) -> dict[str, tuple[str, int]]:
-    """Return by the name of each image its label, and the line where that stands."""
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = csv.DictReader(file)
-            columns = list(rows.fieldnames or ())
-            if lacking := [name for name in ("image", "label") if name not in columns]:
-                raise InputError(
-                    f"{path}: has no column {' and no column '.join(lacking)}; its columns are "
-                    f"{', '.join(columns) or 'none'}"
-                )
-            found: dict[str, tuple[str, int]] = {}
-            for row in rows:
-                name, label = stem(row["image"] or ""), (row["label"] or "").strip()
-                at = f"{path}:{rows.line_num}"
-                if not label or not row["image"]:
-                    raise InputError(f"{at}: has no {'label' if row['image'] else 'image'}")
-                if not is_class(label):
-                    raise InputError(
-                        f"{at}: {label[:LONGEST]!r} cannot be the name of a class: it has no comma, slash or line "
-                        f"break, and at most {LONGEST} letters"
-                    )
-                if name in found and found[name][0] != label:
-                    raise InputError(f"{at}: '{name}' is {label}, and in line {found[name][1]} {found[name][0]}")
-                found[name] = (label, rows.line_num)
-    except FileNotFoundError:
-        raise InputError(f"{path}: there is no such file") from None
-    except HaloflowError:
-        raise
-    except (OSError, ValueError, csv.Error) as error:
-        raise InputError(f"{path}: cannot be read: {error}") from None
-    return found
-
-
-def _known(named: Mapping[str, tuple[str, int]], images: Sequence[str], path: Path) -> dict[str, str]:
-    """Return the labels; raises `InputError` where they are of no image of the input, or too few to learn from."""
-    there = set(images)
-    for name, (_, line) in named.items():
-        if name not in there:
-            few = images if len(images) <= 5 else [*images[:4], f"and {len(images) - 4} more"]
-            hint = nearest(name, images).partition("(")[0] if len(images) <= 10**4 else ""
-            raise InputError(f"{path}:{line}: input.images has no image '{name}'; {hint}(there are: {', '.join(few)})")
-    counts = Counter(label for label, _ in named.values())
-    told = ", ".join(f"{label} {count}" for label, count in sorted(counts.items())) or "none"
-    if len(counts) < 2:
-        raise InputError(f"{path}: has labels of one class only ({told}); votes decide between two or more")
-    if min(counts.values()) < 2:
-        raise InputError(f"{path}: has a class of one image ({told}); give at least two of each, better dozens")
-    return {name: label for name, (label, _) in named.items()}
 
 
 Numbers = NDArray[np.float64]

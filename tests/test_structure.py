@@ -24,7 +24,7 @@ ORDER = [
     {"ingesting", "exporting"},
     {"reading", "tables"},
     {"background", "batch"},
-    {"planning", "reference"},
+    {"planning", "reference", "labels"},
     {"planner"},
     {"execute", "labelled"},
     {"job", "inspection", "status"},
