@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,9 +12,11 @@ from distributed import Client, LocalCluster, WorkerPlugin
 
 import pipeline
 from pipeline.errors import RunError
-from pipeline.execute import cluster, drive
+from pipeline.execute import cluster, drive, fetch
+from pipeline.execute.drive import Drive
 from pipeline.execute.feed import Feed
 from pipeline.execute.task import Done, Outcome
+from pipeline.geometry import Interval
 from pipeline.storage.place import Place
 from pipeline.storage.records import Segments
 
@@ -52,14 +55,31 @@ def outcomes_of(small: Path, markers: list[Path]) -> Iterator[Outcome]:
         finally:
             for marker in markers:
                 if marker.exists():
-                    os.kill(int(marker.read_text()), signal.SIGCONT)
+                    os.kill(int(marker.read_text()), signal.SIGKILL)
 
 
-def test_what_a_stopped_worker_had_is_done_by_others(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Deadlines that a test can wait for."""
     monkeypatch.setattr(drive, "LEAST", 3.0)
-    monkeypatch.setattr(drive, "PATIENCE", 1.0)
+    monkeypatch.setattr(fetch, "PATIENCE", 1.0)
+    monkeypatch.setattr(cluster, "PATIENCE", 1.0)
+
+
+@pytest.mark.usefixtures("soon")
+def test_what_a_stopped_worker_had_is_done_by_others(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: defaultdict[Interval, list[str]] = defaultdict(list)
+    submit = Drive._submit
+
+    def noted(self: Drive, batch: Interval, worker: str = drive.ANY, tries: int = 0) -> None:
+        sent[batch].append(worker)
+        submit(self, batch, worker, tries)
+
+    monkeypatch.setattr(Drive, "_submit", noted)
     outcomes = list(outcomes_of(small, [small / "one"]))
     assert (small / "one").exists()
+    # Of the other worker nothing was sent again: what it told was fetched, whoever else did not answer.
+    assert len({workers[0] for workers in sent.values() if drive.ANY in workers}) == 1
     assert all(isinstance(outcome, Done) for outcome in outcomes)
     blocks = [outcome.block for outcome in outcomes]
     assert sorted(blocks) == list(range(len(blocks)))
@@ -67,11 +87,10 @@ def test_what_a_stopped_worker_had_is_done_by_others(small: Path, monkeypatch: p
 
 
 @pytest.mark.long
+@pytest.mark.usefixtures("soon")
 def test_where_all_workers_hang_the_run_ends_and_says_how_to_go_on(
     small: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(drive, "LEAST", 3.0)
-    monkeypatch.setattr(drive, "PATIENCE", 1.0)
     monkeypatch.setattr(drive, "WAIT", 3)
     with pytest.raises(RunError, match=r"no worker that answers \(2 hang\) .* go on with --resume"):
         list(outcomes_of(small, [small / "one", small / "two"]))

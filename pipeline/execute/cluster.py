@@ -20,8 +20,9 @@ import zarr
 from distributed import Client, WorkerPlugin, get_worker
 
 from pipeline.errors import RunError, explain
-from pipeline.execute.drive import AGAIN, PATIENCE, Drive
+from pipeline.execute.drive import AGAIN, Drive
 from pipeline.execute.feed import Feed, Work
+from pipeline.execute.fetch import PATIENCE
 from pipeline.execute.memory import keep_freed_memory
 from pipeline.execute.serial import CODECS, attempt
 from pipeline.execute.task import Outcome

@@ -1,6 +1,5 @@
 """Keeps every worker of a cluster supplied, gives outcomes as they come, and bounds all waiting."""
 
-import asyncio
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
@@ -10,11 +9,11 @@ from itertools import count
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from distributed import Client, KilledWorker
-from distributed.client import FutureCancelledError
+from distributed import Client
 
 from pipeline.errors import RunError, explain
 from pipeline.execute.feed import Feed
+from pipeline.execute.fetch import Fetch
 from pipeline.execute.stock import Stock
 from pipeline.execute.task import Failed, Outcome
 from pipeline.geometry import Interval
@@ -24,9 +23,6 @@ AHEAD = 2
 
 LAG = 0.2
 """Seconds that outcomes may wait on their worker, to be fetched several together: a fetch costs as much as a future."""
-
-PATIENCE = 5
-"""Seconds that a fetch of outcomes may take, and as long a worker that did not answer is left alone."""
 
 LOOK = 1.0
 """Seconds between two looks at which workers there are."""
@@ -91,7 +87,7 @@ class Drive:
         self.flying: dict[Any, Sent] = {}
         self.waiting: defaultdict[str, int] = defaultdict(int)
         self.landed: dict[Any, Sent] = {}
-        self.mute: dict[str, float] = {}
+        self.fetch = Fetch(client)
         self.suspects: deque[Interval] = deque()
         self.told: list[Outcome] = []
         """Of tasks that hang: to be given with the next outcomes."""
@@ -158,35 +154,10 @@ class Drive:
                 continue  # the same, and it is run again
             self._forget(future)
 
-        outcomes += self._gather(finished)
+        for future, told in self.fetch.of(finished):
+            self._forget(future)
+            outcomes += told
         self.stock.learn(outcomes)
-        return outcomes
-
-    def _gather(self, finished: dict[str, list[Any]]) -> list[Outcome]:
-        """Fetch what futures tell, all of a worker together; one that does not answer holds up no other for long."""
-        now = time.monotonic()
-        asked = {w: futures for w, futures in finished.items() if now - self.mute.get(w, -PATIENCE) >= PATIENCE}
-
-        async def one(futures: list[Any]) -> list[list[Outcome]] | None:
-            try:
-                return await asyncio.wait_for(self.client.gather(futures, asynchronous=True), PATIENCE)
-            except (TimeoutError, KilledWorker, FutureCancelledError):
-                return None  # a worker is lost at this moment, or hangs: again, when that is known
-
-        async def gather() -> list[list[list[Outcome]] | None]:
-            return await asyncio.gather(*map(one, asked.values()))
-
-        if not asked:
-            return []
-        outcomes: list[Outcome] = []
-        for (worker, futures), told in zip(asked.items(), self.client.sync(gather), strict=True):
-            if told is None:
-                self.mute[worker] = time.monotonic()
-                continue
-            self.mute.pop(worker, None)
-            for future in futures:
-                self._forget(future)
-            outcomes += [outcome for batch in told for outcome in batch]
         return outcomes
 
     def _forget(self, future: Any) -> None:
@@ -280,12 +251,12 @@ class Drive:
     def _give_up(self) -> None:
         """Give up on workers that have been at a batch for far too long; whoever else there is gets what they had.
 
-        Only as many batches of a worker count as it has threads, the oldest: the others wait for these.
+        Of those under way only as many count as a worker has threads, the oldest: the others wait for these.
         """
         now, seen = time.monotonic(), defaultdict[str, int](int)
         late = []
         for future, sent in [*self.landed.items(), *self.flying.items()]:
-            seen[sent.worker] += 1
+            seen[sent.worker] += future in self.flying
             if seen[sent.worker] <= self.threads.get(sent.worker, 1):
                 sent.began = sent.began or now
                 if now - sent.began > sent.limit:

@@ -35,7 +35,7 @@ def main() -> None:
         what = (FAULTS[name].__doc__ or "").split("\n", maxsplit=1)[0]
         parser.add_argument(f"--{name}", type=int, default=count, metavar="N", help=f"{what} [{count}]")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--side", type=int, default=2048, help="pixels of the image's edge [2048]")
+    parser.add_argument("--side", type=int, default=1024, help="pixels of the image's edge [1024]")
     parser.add_argument("--folder", type=Path, help="where to work (default: a temporary folder)")
     told = parser.parse_args()
     rows = []

@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields
 
 import zarr
 
-from breaking.room import Ended, Room, kill, recorded
+from breaking.room import Ended, Room, files, kill, recorded
 
 STORE = "maps.zarr"
 
@@ -24,14 +24,17 @@ PAGE = 4096
 class Row:
     """What came of one kind of fault.
 
-    ``recomputed`` counts write units that stood in the store at the fault and were made again. ``slow`` are commands
-    that did not end within their time, ``orphans`` processes that outlived theirs.
+    ``resumed`` counts how often ``--resume`` was needed. Of write units of which anything stood in the store at the
+    fault, ``recomputed`` were made again, and at most as many as were ``under_way`` may be; None where nobody counts.
+    ``slow`` are commands that did not end within their time, ``orphans`` processes that outlived theirs.
     """
 
     fault: str
     injected: int = 0
     recovered: int = 0
-    recomputed: int = 0
+    resumed: int = 0
+    recomputed: int | None = None
+    under_way: int | None = None
     wrong: int = 0
     orphans: int = 0
     litter: int = 0
@@ -43,6 +46,14 @@ class Row:
         self.slow += ended.code == 124
         return ended
 
+    def count(self, again: int, under_way: int) -> None:
+        """Count the write units that were made again, and how many may have been."""
+        self.recomputed = (self.recomputed or 0) + again
+        self.under_way = (self.under_way or 0) + under_way
+        if again > under_way:
+            print(f"{self.fault}: {again} units were made again, and {under_way} were under way")
+            self.wrong += 1
+
     @property
     def is_clean(self) -> bool:
         """Whether all was recovered and nothing is wrong."""
@@ -52,34 +63,40 @@ class Row:
 def table(rows: list[Row]) -> str:
     """Return rows as a table in Markdown."""
     names = [field.name for field in fields(Row)]
-    lines = [f"| {' | '.join(names)} |", "|---|" + "---:|" * (len(names) - 1)]
-    return "\n".join([*lines, *(f"| {' | '.join(str(getattr(row, name)) for name in names)} |" for row in rows)])
+    lines = [f"| {' | '.join(names).replace('_', ' ')} |", "|---|" + "---:|" * (len(names) - 1)]
+    for row in rows:
+        told = [getattr(row, name) for name in names]
+        lines.append(f"| {' | '.join('' if value is None else str(value) for value in told)} |")
+    return "\n".join(lines)
 
 
 def go_on(room: Room, row: Row, ended: Ended, injected: int, limit: int = 5) -> None:
     """Resume a broken run until it is whole, and hold its store against the one made in peace."""
     while ended.code and limit:
         ended = row.take(room.run(STORE, "--resume"))
+        row.resumed += 1
         limit -= 1
     if ended.code:
         print(f"{row.fault}: not recovered: {ended.told}")
-        return
-    row.recovered += injected
-    wrong, litter = room.wrong(STORE), room.litter(STORE)
-    if wrong or litter:
-        print(f"{row.fault}: wrong: {', '.join(wrong[:5]) or 'none'}; litter: {', '.join(litter[:5]) or 'none'}")
-    row.wrong += len(wrong)
-    row.litter += len(litter)
-    shutil.rmtree(room.folder / STORE)
+    else:
+        row.recovered += injected
+        wrong, litter = room.wrong(STORE), room.litter(STORE)
+        if wrong or litter:
+            print(f"{row.fault}: wrong: {', '.join(wrong[:5]) or 'none'}; litter: {', '.join(litter[:5]) or 'none'}")
+        row.wrong += len(wrong)
+        row.litter += len(litter)
+    shutil.rmtree(room.folder / STORE, ignore_errors=True)
 
 
 def workers(room: Room, count: int, rng: random.Random) -> Row:
-    """Kill a worker at random moments, from its start to its end."""
+    """Kill a worker at random moments, from its start to its end; mostly the run has got on since the last kill."""
     row = Row("worker killed")
     while row.injected < count:
         broken = room.start(STORE)
         before = row.injected
         while broken.child.poll() is None and row.injected < count:
+            if rng.random() < 0.75:
+                broken.wait(broken.done + 1)
             time.sleep(rng.uniform(0.2, 2.5))
             if found := broken.workers():
                 row.injected += kill(rng.choice(found))
@@ -90,41 +107,43 @@ def workers(room: Room, count: int, rng: random.Random) -> Row:
 def clients(room: Room, count: int, rng: random.Random) -> Row:
     """Kill the client when a part of the write units stands: its workers see that nobody is there, and end."""
     row = Row("client killed")
-    for number in range(count):
-        share = (0.1, 0.5, 0.9, 0.99)[number % 4] * rng.uniform(0.95, 1)
+    while row.injected < count:
+        share = (0.1, 0.5, 0.9, 0.99)[row.injected % 4] * rng.uniform(0.95, 1)
         broken = room.start(STORE)
-        if broken.wait(int(share * room.units)):
+        killed = broken.wait(int(share * room.files))
+        under_way = len(broken.workers())  # each at one task of one unit
+        if killed:
             broken.child.kill()
             row.injected += 1
-        _resumed(room, row, row.take(broken.end()), row.injected)
+        _resumed(room, row, row.take(broken.end()), int(killed), under_way)
     return row
 
 
-def _resumed(room: Room, row: Row, ended: Ended, until: int) -> None:
-    """Go on with a store, and count what stood in it and was made again."""
-    stood = sum(1 for _ in (room.folder / STORE).glob("image/pool/0/c/*/*/*"))
-    channels = room.channels
+def _resumed(room: Room, row: Row, ended: Ended, injected: int, under_way: int) -> None:
+    """Go on with a store, and count the write units of which anything stood in it and which were made again."""
+    stood = {path.relative_to(path.parents[1]) for path in files(room.folder / STORE)}
     if ended.code:
         ended = row.take(room.run(STORE, "--resume"))
+        row.resumed += 1
         if not ended.code:
-            row.recomputed += stood // channels - recorded(room.folder / STORE)["resumed"]
-    go_on(room, row, ended, until - row.recovered)
+            row.count(len(stood) - recorded(room.folder / STORE)["resumed"], under_way)
+    go_on(room, row, ended, injected)
 
 
 def interrupted(room: Room, count: int, rng: random.Random) -> Row:
     """Interrupt, or end politely, the client alone or all its processes: what is under way is recorded first."""
     row = Row("Ctrl-C, SIGTERM")
-    for number in range(count):
+    while row.injected < count:
         broken = room.start(STORE)
-        if broken.wait(int(rng.uniform(0.05, 0.9) * room.units)):
-            row.injected += 1
-            chosen = (signal.SIGINT, signal.SIGTERM)[number % 2]
+        if broken.wait(int(rng.uniform(0.05, 0.9) * room.files)):
+            chosen = (signal.SIGINT, signal.SIGTERM)[row.injected % 2]
             broken.child.send_signal(chosen)
+            row.injected += 1
             ended = row.take(broken.end())
             if ended.code not in (128 + chosen, 0):
                 print(f"{row.fault}: ended with {ended.code}: {ended.told}")
                 row.wrong += 1
-            _resumed(room, row, ended, row.injected)
+            _resumed(room, row, ended, 1, 0)
         else:
             go_on(room, row, row.take(broken.end()), 0)
     return row
@@ -156,11 +175,12 @@ def steps(room: Room, count: int, rng: random.Random) -> Row:
         name, nth = rng.choice(found)
         inject = traced("-o", "/dev/null", f"--trace={name}", f"--inject={name}:signal=KILL:when={nth}")
         ended = row.take(room.start(STORE, "--cluster", "serial", before=inject).end(600))
-        row.injected += ended.code != 0
+        killed = int(ended.code != 0)
+        row.injected += killed
         if ended.code and not (room.folder / STORE).exists():  # killed before there was anything
             row.recovered += 1
             continue
-        _resumed(room, row, ended, row.injected)
+        _resumed(room, row, ended, killed, 1)
     return row
 
 
@@ -169,7 +189,7 @@ def errors(room: Room, count: int, rng: random.Random) -> Row:
     row = Row("EIO, ENOSPC of the system")
     for number in range(count):
         how = ("EIO", "ENOSPC")[number % 2]
-        first = rng.randint(20, room.units // 2)
+        first = rng.randint(20, room.files // 2)
         lasting = "" if number % 4 < 2 else "+"
         calls = "rename,renameat,renameat2"
         inject = traced("-o", "/dev/null", f"--trace={calls}", f"--inject={calls}:error={how}:when={first}{lasting}")
@@ -178,7 +198,7 @@ def errors(room: Room, count: int, rng: random.Random) -> Row:
         if lasting and not ended.code:
             print(f"{row.fault}: a run whose writes all failed called itself a success")
             row.wrong += 1
-        _resumed(room, row, ended, row.injected)
+        go_on(room, row, ended, 1)
     return row
 
 
@@ -221,7 +241,7 @@ def corrupt(room: Room, count: int, rng: random.Random) -> Row:
         if ended.code != 3:
             print(f"{row.fault}: ended with {ended.code}: {ended.told[:300]}")
             row.wrong += 1
-        _resumed(room, row, ended, row.injected)
+        go_on(room, row, ended, 1)
     return row
 
 
@@ -230,7 +250,8 @@ def second(room: Room, count: int, rng: random.Random) -> Row:
     row = Row("second run into the store")
     for _ in range(count):
         broken = room.start(STORE)
-        if broken.wait(int(rng.uniform(0.05, 0.6) * room.units)):
+        met = broken.wait(int(rng.uniform(0.05, 0.6) * room.files))
+        if met:
             kill(broken.process, signal.SIGSTOP)  # so that it does not end before the other has begun
             refused = row.take(room.run(STORE, "--overwrite", "--cluster", "serial"))
             kill(broken.process, signal.SIGCONT)
@@ -238,7 +259,7 @@ def second(room: Room, count: int, rng: random.Random) -> Row:
             if refused.code != 2 or "is being written by" not in refused.told:
                 print(f"{row.fault}: ended with {refused.code}: {refused.told[:300]}")
                 row.wrong += 1
-        go_on(room, row, row.take(broken.end(600)), row.injected - row.recovered)
+        go_on(room, row, row.take(broken.end(600)), int(met))
     return row
 
 

@@ -22,6 +22,9 @@ SMALL = "import pipeline.planner as planner; planner.TASK_PIXELS = 0; from pipel
 ENDS = 60.0
 """Seconds within which a command must end once it is broken, and every process of it must be gone."""
 
+GROWS = 120.0
+"""Seconds within which a store grows to what somebody waits for, however slow the machine is."""
+
 OURS = ("_haloflow/records/", "_haloflow/lock/", "_haloflow/run.json")
 """What a store holds besides its answers, which tells of the runs and differs between them."""
 
@@ -37,8 +40,8 @@ class Room:
     side: int
     maps: int = 32
     whole: dict[str, bytes] = field(init=False)
-    units: int = field(init=False)
-    """The files of the maps' data."""
+    files: int = field(init=False)
+    """Of the maps' data: a write unit has one for each channel."""
     channels: int = 4
 
     def __post_init__(self) -> None:
@@ -64,7 +67,7 @@ class Room:
         if ended:
             sys.exit(f"a run that nothing disturbs ended with {ended.code}: {ended.told}")
         self.whole = contents(self.folder / "peace.zarr")
-        self.units = sum("/c/" in key for key in self.whole)
+        self.files = sum("/c/" in key for key in self.whole)
 
     def start(self, store: str, *words: str, before: tuple[str, ...] = ()) -> "Broken":
         """Start a run into a store, in a group of processes of its own."""
@@ -109,8 +112,8 @@ class Broken:
 
     @property
     def done(self) -> int:
-        """The write units that stand in the store."""
-        return sum(1 for _ in self.store.glob("image/pool/0/c/*/*/*"))
+        """The files of the maps' data that stand in the store."""
+        return len(files(self.store))
 
     @property
     def process(self) -> psutil.Process:
@@ -124,9 +127,10 @@ class Broken:
             return [p for p in found if _is_worker(p)]
         return []
 
-    def wait(self, units: int) -> bool:
-        """Wait until so many write units stand; say whether the command still runs."""
-        while self.child.poll() is None and self.done < units:
+    def wait(self, files: int) -> bool:
+        """Wait until so many files stand, but not for ever; say whether the command still runs."""
+        until = time.monotonic() + GROWS
+        while self.child.poll() is None and self.done < files and time.monotonic() < until:
             time.sleep(0.02)
         return self.child.poll() is None
 
@@ -159,6 +163,11 @@ def kill(process: psutil.Process, number: int = signal.SIGKILL) -> bool:
     except psutil.Error:
         return False
     return True
+
+
+def files(store: Path) -> list[Path]:
+    """Return the files of the maps' data that stand in a store, those that are half written aside."""
+    return [path for path in store.glob("image/pool/0/c/*/*/*") if path.suffix != ".partial"]
 
 
 def recorded(store: Path) -> dict[str, Any]:
