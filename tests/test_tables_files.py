@@ -88,26 +88,55 @@ def test_every_format_has_the_same_rows(asked: Path, haloflow: Call) -> None:
     assert "look at   match 39 × 36 for detections of at least 0.3 (parquet), for which a task makes 4 pixels" in out
 
 
-def test_geojson_of_an_image_on_earth_has_its_coordinates(small: Path, haloflow: Call) -> None:
-    level = Placed("0", (1.0, 10.0, 10.0), (0.0, -4999995.0, 300005.0))
+def earth(name: str, north: float, step: float, crs: str = "EPSG:32633") -> None:
+    """Make of the small project's image one on Earth whose first row lies at ``north`` and the next a step from it."""
+    sign = -1 if step < 0 else 1
+    level = Placed("0", (1.0, abs(step), 10.0), (0.0, sign * (north + step / 2), 300005.0))
     axes = [("c", None), ("y", None), ("x", None)]
     attributes = {
-        **describe("earth", axes, [level], ["a", "b"], [Window.of(0, 1)] * 2),
-        "geo": {"crs": "EPSG:32633", "affine": [10.0, 0.0, 300000.0, 0.0, -10.0, 5000000.0]},
+        **describe(name, axes, [level], ["a", "b"], [Window.of(0, 1)] * 2),
+        "geo": {"crs": crs, "affine": [10.0, 0.0, 300000.0, 0.0, step, north]},
     }
     pixels = zarr.open_array("image.zarr", mode="r")[:]
-    zarr.create_group("earth.zarr", attributes=attributes).create_array("0", data=pixels, chunks=(1, 16, 16))
+    zarr.create_group(f"{name}.zarr", attributes=attributes).create_array("0", data=pixels, chunks=(1, 16, 16))
+
+
+@pytest.mark.parametrize("order", ["down.zarr, up.zarr", "up.zarr, down.zarr"])
+def test_geojson_of_images_on_earth_has_the_coordinates_of_each(small: Path, haloflow: Call, order: str) -> None:
+    earth("down", 5000000.0, -10.0)
+    earth("up", 4000000.0, 20.0)
     asking(small / "config.yaml", detections={**ASKED, "format": "geojson", "refine": False})
-    code, _, err = haloflow("run", "config.yaml", "--cluster", "serial", "--set", "input.images=earth.zarr")
+    both = ["--set", f"input.images=[{order}]"]
+    code, _, err = haloflow("run", "config.yaml", "--cluster", "serial", *both)
     assert code == 0, err
     told = json.loads((TABLES / "detections.geojson").read_text())
     assert told["crs"]["properties"]["name"] == "urn:ogc:def:crs:EPSG::32633"
     for feature in told["features"]:
         place = feature["properties"]
+        north, step = (5000000, -10) if place["image"] == "down" else (4000000, 20)
         assert feature["geometry"]["coordinates"] == [
             300000 + 10 * (place["x"] + 0.5),
-            5000000 - 10 * (place["y"] + 0.5),
+            north + step * (place["y"] + 0.5),
         ]
+    assert {feature["properties"]["image"] for feature in told["features"]} == {"down", "up"}
+    assert haloflow("verify", "config.yaml", *both)[0] == 0
+
+
+def test_what_a_table_says_of_all_its_images_holds_for_all(small: Path, haloflow: Call) -> None:
+    earth("down", 5000000.0, -10.0)
+    earth("up", 4000000.0, 20.0)
+    earth("far", 4000000.0, -10.0, "EPSG:32634")
+    asking(small / "config.yaml", detections=ASKED)
+    for images, expected in (
+        ("down.zarr", {"crs": "EPSG:32633", "flipped": True}),
+        ("[down.zarr, up.zarr]", {"crs": "EPSG:32633"}),
+        ("[down.zarr, far.zarr]", {"flipped": True}),
+        ("[down.zarr, image.zarr]", {}),
+        ("[image.zarr, down.zarr]", {}),
+    ):
+        assert haloflow("run", "config.yaml", *CUT, "--set", f"input.images={images}")[0] == 0
+        about = json.loads(pq.read_schema(TABLES / "detections.parquet").metadata[b"haloflow"])
+        assert {key: about[key] for key in ("crs", "flipped") if key in about} == expected, images
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import asdict
 from functools import cached_property
 from typing import Any, BinaryIO
 
@@ -99,7 +100,8 @@ class _Tables:
         """Write what was found in one layer's maps of an image."""
         if looked.watch.detections:
             for rows in looked.peaks(looked.watch.detections):
-                self.peaks.add(looked.told(rows, self.outer))
+                geo = looked.image.source.geo
+                self.peaks.add(looked.told(rows, self.outer), flipped=geo is not None and geo.flipped)
         if looked.watch.summaries:
             self.sums.add(looked.summed(looked.watch.summaries, self.outer))
         if looked.watch.joins:
@@ -107,8 +109,11 @@ class _Tables:
 
 
 def _on_earth(plan: Plan) -> dict[str, Any]:
-    geo = plan.images[0].source.geo
-    return {"crs": geo.crs, "flipped": geo.flipped} if geo else {}
+    """Return what is true of all images about where they lie on Earth."""
+    if plan.images[0].source.geo is None:
+        return {}
+    told = [asdict(geo) if (geo := image.source.geo) else {} for image in plan.images]
+    return {key: value for key, value in told[0].items() if all(one.get(key) == value for one in told)}
 
 
 @contextmanager

@@ -29,8 +29,8 @@ class Writer(ABC):
         self.about = about
 
     @abstractmethod
-    def add(self, rows: Table) -> None:
-        """Write some rows."""
+    def add(self, rows: Table, *, flipped: bool = False) -> None:
+        """Write some rows, of an image whose axis y is minus the world's, or is not."""
 
     @abstractmethod
     def close(self) -> None:

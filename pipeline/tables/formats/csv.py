@@ -12,7 +12,8 @@ from pipeline.tables.formats.base import Table, Writer
 class Csv(Writer):
     """CSV with a header; world coordinates come first, as napari names them (t, z, y, x: those there are).
 
-    napari takes all rows for one layer of points: of several images the rows of one are to be cut out first.
+    napari takes all rows for one layer of points, and the other columns for its features: of several images the rows of
+    one are to be cut out first. A table of no rows it does not open.
     """
 
     def __init__(self, file: BinaryIO, columns: Sequence[Column], about: Mapping[str, Any]) -> None:
@@ -23,8 +24,9 @@ class Csv(Writer):
         self._names = [*axes, *(column.name for column in columns if column.name not in axes)]
         self._writer.writerow([f"axis-{n}" if n < len(axes) else name for n, name in enumerate(self._names)])
 
-    def add(self, rows: Table) -> None:
+    def add(self, rows: Table, *, flipped: bool = False) -> None:
         """Write some rows."""
+        del flipped
         self._writer.writerows(zip(*(rows[name] for name in self._names), strict=True))
 
     def close(self) -> None:

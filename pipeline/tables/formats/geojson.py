@@ -17,7 +17,8 @@ class GeoJson(Writer):
     """A feature collection, a feature a line; coordinates are the world's x and y, all else are properties.
 
     Of images on Earth they are those of the reference system, which is named in the member ``crs`` of the format's
-    first version (2008), as GDAL and QGIS read it; of others (x, y) in the units of the image.
+    first version (2008), as GDAL and QGIS read it; of others (x, y) in the units of the image. Those GDAL takes for
+    degrees, whatever ``crs`` says: in QGIS the layer's CRS is to be set to none.
     """
 
     def __init__(self, file: BinaryIO, columns: Sequence[Column], about: Mapping[str, Any]) -> None:
@@ -28,9 +29,9 @@ class GeoJson(Writer):
             head["crs"] = {"type": "name", "properties": {"name": f"urn:ogc:def:crs:EPSG::{crs.partition(':')[2]}"}}
         self.file.write(json.dumps(head)[:-1].encode() + b', "features": [')
 
-    def add(self, rows: Table) -> None:
-        """Write some rows."""
-        sign = -1.0 if self.about.get("flipped") else 1.0
+    def add(self, rows: Table, *, flipped: bool = False) -> None:
+        """Write some rows; where y is flipped, with the world's own."""
+        sign = -1.0 if flipped else 1.0
         names = [column.name for column in self.columns if column.name not in ("world_y", "world_x")]
         for n in range(len(rows["x"])):
             point = [rows["world_x"][n], sign * rows["world_y"][n]]

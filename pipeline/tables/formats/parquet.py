@@ -40,8 +40,9 @@ class Parquet(Writer):
         self._writer = parquet.ParquetWriter(file, self._schema, compression="zstd")
         self._waiting: Table = {column.name: [] for column in columns}
 
-    def add(self, rows: Table) -> None:
+    def add(self, rows: Table, *, flipped: bool = False) -> None:
         """Write some rows, whole groups at a time."""
+        del flipped
         for name, values in self._waiting.items():
             values.extend(rows[name])
         count = len(next(iter(self._waiting.values())))
