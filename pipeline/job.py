@@ -6,14 +6,11 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-import dask.array as da
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config import Config, Written, read
 from pipeline.errors import FeatureError, InputError, StackError, nearest
-from pipeline.execute.decisions import join_lazily
-from pipeline.execute.lazy import stack_lazily
 from pipeline.features import CropOf, CropSpec, File, make_all
 from pipeline.geometry import Interval, Window
 from pipeline.labelled import channels_of, stack_labelled
@@ -72,7 +69,8 @@ class JobStack:
 
     def _bare(self, image: Any, layer: str | None, kernel: str | None, channels: tuple[str, ...] | None = None) -> Any:
         """Return the maps of an array whose channels have these names, or are numbered."""
-        if not isinstance(image, np.ndarray | da.Array):
+        lazy = _is_lazy(image)
+        if not (lazy or isinstance(image, np.ndarray)):
             raise InputError(
                 f"the stack takes NumPy and Dask arrays, and xarray's DataArrays of them, not {type(image).__name__}"
             )
@@ -85,7 +83,9 @@ class JobStack:
         bound = self.layers.bind(channels or tuple(map(str, range(pixels.shape[0]))), kernel)
         bound.extents(pixels.shape[1:])
         scale = PixelScale(stored_dtype(image.dtype), self.black, self.white)
-        if isinstance(pixels, da.Array):
+        if lazy:
+            from pipeline.execute.lazy import join_lazily, stack_lazily  # noqa: PLC0415 - see _is_lazy
+
             local = bound.part(0, bound.local)
             lazily = stack_lazily(pixels, local, scale, min(place, bound.local - 1))
             return lazily if place < bound.local else join_lazily(lazily, bound.part(bound.local, place + 1))
@@ -105,6 +105,11 @@ class JobStack:
         if layer is not None and layer not in self.names:
             raise StackError(f"there is no layer '{layer}'; {nearest(layer, self.names)}")
         return self.names.index(layer) if layer else len(self.names) - 1
+
+
+def _is_lazy(image: Any) -> bool:
+    """Say whether something is a Dask array, without dask.array: it brings pandas with it, 100 MB and a second."""
+    return any(one.__module__.startswith("dask.array.") for one in type(image).__mro__)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from collections.abc import Callable, Hashable, Mapping
 from importlib import import_module
 from typing import Any
 
-import dask.array as da
 import numpy as np
 import zarr
 from numpy.typing import NDArray
@@ -104,8 +103,7 @@ def _planes(pixels: Any, outer: int, run: Run) -> Any:
     """Return the maps of all planes along so many outer axes."""
     if not outer:
         return run(pixels)
-    stack = da.stack if isinstance(pixels, da.Array) else np.stack
-    return stack([_planes(part, outer - 1, run) for part in pixels])
+    return np.stack([_planes(part, outer - 1, run) for part in pixels])
 
 
 def _moved(image: Any, axis: str, window: Window, extent: int) -> NDArray[np.float64] | None:
@@ -166,6 +164,8 @@ def _map(xr: Any, place: Place) -> Any:
         raise
     except Exception as error:  # noqa: BLE001 - whatever a damaged store makes zarr raise
         raise OutputError(f"{place}: cannot be read: {error}") from None
+    import dask.array as da  # noqa: PLC0415 - brings pandas with it, 100 MB and a second, and few ask for this
+
     values = da.from_array(stored, chunks=stored.chunks, name=False)
     values = da.map_blocks(_decoded, values, dict(stored.attrs), dtype=np.float32)
     coords: dict[str, Any] = {FEATURE: list(level.channels or map(str, range(stored.shape[level.axes.index("c")])))}

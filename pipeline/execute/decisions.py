@@ -2,27 +2,21 @@
 
 import io
 import math
-import operator
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import reduce
 from typing import Any
 
-import dask
-import dask.array as da
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.geometry import whole
 from pipeline.planning import ImagePlan, Plan
-from pipeline.sections import Summaries
 from pipeline.stack import BoundStack, run_joined
 from pipeline.storage.findings import TABLES
 from pipeline.tables.columns import Column
 from pipeline.tables.formats import FORMATS
 from pipeline.tables.formats.base import Table
-from pipeline.tables.sums import Sums, sum_up
+from pipeline.tables.sums import Sums
 
 SHOWN = 20
 """Rows that a report repeats, at the most."""
@@ -90,7 +84,7 @@ def decide(image: ImagePlan, sums: Sequence[Sequence[Sums]], planes: Sequence[di
     if image.after is None:
         return table
     for parts, plane in zip(sums, planes, strict=True):
-        maps = _maps(image.after, parts).ravel()
+        maps = joined(image.after, parts).ravel()
         label = None if np.isnan(maps).any() else classes(image)[int(maps.argmax())]
         row = {"image": image.source.name, "path": image.source.path, **plane, "class": label}
         row |= {f"score_{name}": score for name, score in zip(classes(image), maps.tolist(), strict=True)}
@@ -99,26 +93,10 @@ def decide(image: ImagePlan, sums: Sequence[Sequence[Sums]], planes: Sequence[di
     return table
 
 
-def join_lazily(maps: Any, after: BoundStack) -> Any:
-    """Return as a lazy Dask array what layers make of lazy maps (c, y, x), the first of which joins whole ones."""
-    parts = [dask.delayed(_summed)(block) for block in maps.to_delayed().ravel()]
-    joined = dask.delayed(_added)(after, parts)
-    return da.from_delayed(joined, (len(after.operations[-1].maps), 1, 1), np.float32)
-
-
-def _summed(block: NDArray[np.float32]) -> list[Sums]:
-    region = whole(block.shape[1:])
-    return [sum_up(Summaries(), values, region, region) for values in np.ascontiguousarray(block)]
-
-
-def _added(after: BoundStack, parts: Sequence[Sequence[Sums]]) -> NDArray[np.float32]:
-    return _maps(after, [reduce(operator.add, sums) for sums in zip(*parts, strict=True)])
-
-
-def _maps(after: BoundStack, sums: Sequence[Sums]) -> NDArray[np.float32]:
+def joined(after: BoundStack, sums: Sequence[Sums]) -> NDArray[np.float32]:
     """Return what layers make (c, 1, 1), the first of which joins whole maps that sum up to this."""
-    joined = np.array([_joined(part, str(after.operations[0].options["op"])) for part in sums])
-    one = (joined.astype(np.float32) + np.float32(0)).reshape(-1, 1, 1)
+    whole = np.array([_joined(part, str(after.operations[0].options["op"])) for part in sums])
+    one = (whole.astype(np.float32) + np.float32(0)).reshape(-1, 1, 1)
     return run_joined(after, one, len(after.operations) - 1)
 
 

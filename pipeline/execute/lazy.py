@@ -3,10 +3,13 @@
 The blocks of the output follow the blocks of the input, so the result composes with the user's own graph.
 """
 
+import operator
 from collections.abc import Sequence
+from functools import reduce
 from itertools import product
 from typing import Any
 
+import dask
 import dask.array as da
 import numpy as np
 from dask._task_spec import DataNode, List, Task, TaskRef
@@ -14,9 +17,12 @@ from dask.base import tokenize
 from dask.highlevelgraph import HighLevelGraph
 from numpy.typing import NDArray
 
+from pipeline.execute.decisions import joined
 from pipeline.geometry import Interval, Region, edges, whole
 from pipeline.pixels import PixelScale
+from pipeline.sections import Summaries
 from pipeline.stack import BoundStack, finished
+from pipeline.tables.sums import Sums, sum_up
 
 
 def stack_lazily(image: Any, stack: BoundStack, scale: PixelScale, place: int) -> Any:
@@ -95,3 +101,19 @@ def _run_block(
     walk = stack.walk(wanted, extents)
     raw = np.block(pieces)
     return finished(stack.run(scale.to_map(raw), walk, wanted, extents)[place])
+
+
+def join_lazily(maps: Any, after: BoundStack) -> Any:
+    """Return as a lazy Dask array what layers make of lazy maps (c, y, x), the first of which joins whole ones."""
+    parts = [dask.delayed(_summed)(block) for block in maps.to_delayed().ravel()]
+    one = dask.delayed(_added)(after, parts)
+    return da.from_delayed(one, (len(after.operations[-1].maps), 1, 1), np.float32)
+
+
+def _summed(block: NDArray[np.float32]) -> list[Sums]:
+    region = whole(block.shape[1:])
+    return [sum_up(Summaries(), values, region, region) for values in np.ascontiguousarray(block)]
+
+
+def _added(after: BoundStack, parts: Sequence[Sequence[Sums]]) -> NDArray[np.float32]:
+    return joined(after, [reduce(operator.add, sums) for sums in zip(*parts, strict=True)])
