@@ -1,5 +1,6 @@
 """The config's sections on what is read of an image and on the output, and what every section of a config is."""
 
+import math
 from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -146,6 +147,15 @@ class Detections(Section):
     format: Literal["parquet", "csv", "geojson"] = "parquet"
 
 
+def _refuse_no_range(bounds: tuple[float, float]) -> None:
+    """Raise `ValueError` where the width between two values is no positive number."""
+    low, high = bounds
+    if not low < high:
+        raise ValueError(f"range goes from {low:g} to {high:g}; the first must be less")
+    if math.isinf(high - low):
+        raise ValueError(f"range goes from {low:g} to {high:g}, which is wider than any number")
+
+
 class Histogram(Section):
     """Counts of values in bins of equal width; a value at an edge counts above it, one at the last edge below."""
 
@@ -154,8 +164,7 @@ class Histogram(Section):
 
     @model_validator(mode="after")
     def _is_not_empty(self) -> Self:
-        if not self.range[0] < self.range[1]:
-            raise ValueError(f"range goes from {self.range[0]:g} to {self.range[1]:g}; the first must be less")
+        _refuse_no_range(self.range)
         return self
 
 
@@ -232,6 +241,6 @@ class Output(Section):
     def _has_a_range(self) -> Self:
         if self.range is not None and self.dtype.startswith("float"):
             raise ValueError(f"range has no effect on {self.dtype}")
-        if self.range is not None and not self.range[0] < self.range[1]:
-            raise ValueError(f"range goes from {self.range[0]:g} to {self.range[1]:g}; the first must be less")
+        if self.range is not None:
+            _refuse_no_range(self.range)
         return self

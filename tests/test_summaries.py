@@ -134,6 +134,34 @@ def test_summaries_are_those_of_the_whole_map_for_every_chunking(
         assert (row["max_y"], row["max_x"]) == (step * y + middle, step * x + middle)
 
 
+def test_sums_that_no_float_holds_have_a_right_mean_and_infinite_pixels_an_infinite_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    greatest = float(np.finfo(np.float32).max)
+    pixels = np.full((40, 40), greatest, np.float32)
+    pixels[:, 20:] = -greatest
+    pixels[:5, 20:] = greatest
+    zarr.create_array("i.zarr", data=pixels, chunks=(16, 16))
+    told = {
+        "input": {"images": "i.zarr"},
+        "features": {"one": "#", "two": {"rows": [[2]]}},
+        "layers": [
+            {"type": "convolution", "name": "same", "features": "one", "match": "sum"},
+            {"type": "convolution", "name": "twice", "features": "two", "match": "sum"},
+        ],
+        "output": {"store": "o.zarr", "chunks": 16, "summaries": {"layers": ["same", "twice"], "over": 0}},
+    }
+    assert pipeline.run(pipeline.plan(pipeline.load(told)), "serial").complete
+    same, twice = pd.read_parquet("o.zarr/_haloflow/tables/summaries.parquet").to_dict("records")
+    assert (same["mean"], same["max"], same["over"]) == (greatest / 8, greatest, 0.5625)
+    assert same["std"] == pytest.approx(greatest * math.sqrt(1 - 1 / 64), rel=1e-14)
+    # Of +∞ and −∞ there is no mean; nor a deviation of any infinity.
+    assert (twice["max"], twice["over"], twice["nan"]) == (math.inf, 0.5625, 0)
+    assert math.isnan(twice["mean"])
+    assert math.isnan(twice["std"])
+
+
 @pytest.mark.parametrize("fill", [0, 128, 255])
 def test_a_sparse_image_gives_the_tables_of_a_dense_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fill: int

@@ -151,6 +151,7 @@ def test_what_a_table_says_of_all_its_images_holds_for_all(small: Path, haloflow
         ("summaries.layers=[match, mach]", "output.summaries.layers: there is no layer 'mach'"),
         ("summaries.layers=[match, match]", "output.summaries.layers: 'match' stands twice"),
         ("summaries.histogram={range: [1, 0]}", "output.summaries.histogram: range goes from 1 to 0"),
+        ("summaries.histogram={range: [-1.0e308, 1.0e308]}", "range goes from -1e+308 to 1e+308, which is wider"),
         ("summaries.histogram={range: [0, 1], bins: 0}", "output.summaries.histogram.bins: should be greater than"),
     ],
 )
