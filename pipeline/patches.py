@@ -38,6 +38,21 @@ def deviation(block: NDArray[np.floating], depth: int, windows: tuple[Window, Wi
     -------
     (c / depth, y', x') float64; NaN where a pixel under the window is NaN or infinite.
     """
+    means, found = moments(block, depth, windows)
+    found[found <= flat_below(means)] = 0
+    return found
+
+
+def flat_below(means: Wide) -> Wide:
+    """Return for the means of patches the greatest deviation that counts as none.
+
+    The root mean square is between the magnitude of the mean and that and the deviation together.
+    """
+    return np.maximum(FLAT * np.abs(means), NOTHING)
+
+
+def moments(block: NDArray[np.floating], depth: int, windows: tuple[Window, Window]) -> tuple[Wide, Wide]:
+    """Return means and standard deviations of the pixels under windows, as `deviation` takes them."""
     y, x = windows
     rows, columns = ((n - w.span) // w.stride + 1 for n, w in zip(block.shape[1:], windows, strict=True))
     means, spreads = np.empty((2, len(block), rows, columns))
@@ -50,10 +65,8 @@ def deviation(block: NDArray[np.floating], depth: int, windows: tuple[Window, Wi
         mean, spread = (group[:, channel] for group in groups)
         means, spreads = _joined(means, spreads, channel * count, mean, spread, count)
     found: Wide = np.sqrt(spreads / (count * depth))
-    # The root mean square is between the magnitude of the mean and that and the deviation together.
     found[np.isinf(found)] = np.nan
-    found[found <= np.maximum(FLAT * np.abs(means), NOTHING)] = 0
-    return found
+    return means, found
 
 
 def _joined(mean: Wide, spread: Wide, count: int, mean2: Wide, spread2: Wide, count2: int) -> tuple[Wide, Wide]:

@@ -78,3 +78,18 @@ def test_contract_numbers_lie_within_the_limits_that_follow_from_those_of_the_in
             made = run_whole(bound, image.astype(np.float32), 0)
             made = made[~np.isnan(made)].astype(float)
             assert ((least <= made) & (made <= most)).all(), f"{ends}: {made.min()} to {made.max()}"
+
+
+@pytest.mark.parametrize("params", PARAMS, ids=str)
+def test_contract_what_pixels_are_off_takes_results_no_further_than_the_layer_says(params):
+    (operation,) = Stack((LAYERS[params["type"]](**params),), FEATURES).bind(("m0", "m1"), "numpy").operations
+    draw = np.random.default_rng(5)
+    block = draw.normal(0.2, 1, (2, *(w.span + 3 * w.stride for w in operation.windows)))
+    plain = operation.block(block, operation)
+    even = np.zeros(plain.shape[1:], bool)
+    for most in (1e-3, 0.3, 3.0):
+        off = most * draw.random(block.shape) ** 4
+        doubt = operation.doubt(block, off, even, operation)
+        for _ in range(20):
+            moved = block + off * draw.choice([-1, 1, -0.3, 0.6], block.shape)
+            assert (np.abs(operation.block(moved, operation) - plain) <= doubt + 1e-12).all()

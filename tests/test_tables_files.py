@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
@@ -205,58 +204,6 @@ def test_geojson_is_of_one_reference_system_with_a_code() -> None:
         geojson.check({Geo('PROJCS["mine"]').crs})
 
 
-CHANGES: dict[str, tuple[str, Callable[[pd.DataFrame], pd.DataFrame], str]] = {
-    "a score": ("detections", lambda t: t.assign(score=t["score"] + np.float32(0.01)), "the score is"),
-    "a place": ("detections", lambda t: t.assign(x=t["x"] + 2), "input pixels from its pixel of the map"),
-    "a pixel": ("detections", lambda t: t.assign(map_x=(t["map_x"] + 1).clip(0, 35)), "the score is"),
-    "rows that are gone": ("detections", lambda t: t.iloc[::2], "a peak of edge is not in the table"),
-    "rows twice": ("detections", lambda t: pd.concat([t, t.iloc[3:4]]), "stands twice"),
-    "a mean": ("summaries", lambda t: t.assign(mean=t["mean"] + 0.001), "the table's mean is"),
-    "a maximum": ("summaries", lambda t: t.assign(max=np.float32(0.5)), "the table's max is 0.5"),
-    "a count": ("summaries", lambda t: t.assign(pixels=t["pixels"] + 1), "the table counts"),
-    "a part": ("summaries", lambda t: t.assign(over=t["over"] + 0.1), "of the pixels at least 0.25"),
-    "a place in the world": (
-        "detections",
-        lambda t: t.assign(world_y=t["world_y"] + 0.1),
-        "in the world, and lies at",
-    ),
-    "the place of a maximum": (
-        "summaries",
-        lambda t: t.assign(max_y=t["max_y"] + 1, max_world_y=t["max_world_y"] + 1),
-        "the map's value there",
-    ),
-    "that in the world": (
-        "summaries",
-        lambda t: t.assign(max_world_x=t["max_world_x"] + 1),
-        "in the world, and lies at",
-    ),
-    "a histogram": (
-        "summaries",
-        lambda t: t.assign(histogram=[[0, *h[1:]] for h in t["histogram"]]),
-        "the table counts 0 pixels from",
-    ),
-}
-
-
-def test_verify_finds_what_is_wrong_with_a_table(asked: Path, haloflow: Call) -> None:
-    assert haloflow("run", "config.yaml", "--cluster", "serial")[0] == 0
-    assert haloflow("verify", "config.yaml")[0] == 0
-    for name, (table, change, words) in CHANGES.items():
-        path = TABLES / f"{table}.parquet"
-        before = path.read_bytes()
-        schema = pq.read_schema(path)
-        pq.write_table(pa.Table.from_pandas(change(pd.read_parquet(path)), schema, preserve_index=False), path)
-        code, out, _ = haloflow("verify", "config.yaml")
-        assert (code, words in out) == (3, True), (name, out)
-        path.write_bytes(before[:-3])
-        code, _, err = haloflow("verify", "config.yaml")
-        assert (code, f"{path}: cannot be read" in err) == (2, True)
-        path.write_bytes(before)
-    (TABLES / "summaries.parquet").unlink()
-    code, _, err = haloflow("verify", "config.yaml")
-    assert (code, "there is no such table" in err) == (2, True)
-
-
 def test_the_plan_counts_what_a_task_holds_and_makes_to_look_at_maps(
     small: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -299,21 +246,3 @@ def test_tables_lie_in_a_bucket(small: Path, haloflow: Call, monkeypatch: pytest
         assert haloflow("run", "config.yaml", "--cluster", "serial", "--overwrite", *far)[0] == 0
         keys = [o["Key"] for o in client(port).list_objects_v2(Bucket="results")["Contents"]]
         assert [key.split("/")[-1] for key in keys if "/tables/" in key] == ["summaries.parquet"]
-
-
-def test_verify_refuses_a_table_that_lacks_what_the_config_asks_for(asked: Path, haloflow: Call) -> None:
-    code, _, err = haloflow("run", "config.yaml", *CUT, "--set", "output.summaries.over=null")
-    assert code == 0, err
-    code, _, err = haloflow("verify", "config.yaml")
-    assert (code, f"{TABLES}/summaries.parquet: has no column over" in err) == (2, True)
-
-
-def test_verify_takes_an_infinite_peak_for_one(asked: Path, haloflow: Call) -> None:
-    pixels = np.random.default_rng(1).normal(size=(40, 37)).astype(np.float32)
-    pixels[20, 20] = np.inf
-    zarr.create_array("inf.zarr", data=pixels, chunks=(16, 16))
-    for form in ("parquet", "geojson"):
-        told = ["--set", "input.images=inf.zarr", "--set", f"output.detections.format={form}"]
-        assert haloflow("run", "config.yaml", *CUT, *told)[0] == 0
-        code, out, _ = haloflow("verify", "config.yaml", *told)
-        assert code == 0, out

@@ -129,6 +129,61 @@ def test_matches_of_little_contrast_are_right_within_the_rounding_of_their_pixel
         assert not pipeline.verify(made).passed
 
 
+FAINT = [{"type": "convolution", "features": "spot"}, {"type": "convolution", "features": "spot", "match": "ncc"}]
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        (),
+        ({"type": "abs"}, {"type": "pool", "window": 3, "stride": 2}),
+        ({"type": "pool", "op": "mean"}, {"type": "convolution", "features": "spot"}),
+        ({"type": "pool", "op": "min", "window": 2, "stride": 3}, {"type": "threshold", "at": 0.01}),
+        ({"type": "convolution", "name": "again", "features": "spot", "match": "ncc"}, {"type": "softmax"}),
+    ],
+    ids=lambda layers: "-".join(layer["type"] for layer in layers) or "nothing",
+)
+def test_a_wrong_pixel_of_ordinary_contrast_beside_a_faint_patch_is_found(after: tuple[dict[str, Any], ...]) -> None:
+    """Beside an offset of 50,000 a patch of ± 0.1 has some tens of float32's steps, and what it matches is unsure."""
+    image = RNG.normal(0, 2e4, (60, 60)).astype(np.float32)
+    image[8:22, 8:22] = 50_000 + RNG.normal(0, 0.1, (14, 14))
+    features = {"spot": {"rows": RNG.normal(size=(3, 3)).tolist()}}
+    made = job(image, *FAINT, *after, features=features)
+    assert pipeline.verify(made).passed
+    array = zarr.open_array(f"o.zarr/i/{made.stack.names[-1]}/0", mode="r+")
+    array[0, 0, 0] += 0.01
+    found = pipeline.verify(made)
+    assert not found.passed
+    assert "y [0, " in found.where
+    assert ", x [0, " in found.where
+
+
+@pytest.mark.parametrize("image", ["few levels", "offset", "steps", "infinite"])
+@pytest.mark.parametrize("kernel", ["numpy", "numba", "fft", "onnxruntime"])
+def test_honest_runs_pass_however_little_contrast_there_is(image: str, kernel: str) -> None:
+    y, x = np.mgrid[:50, :50]
+    pixels = {
+        "few levels": (60_000 + RNG.integers(0, 2, (50, 50))).astype(np.uint16),
+        "offset": (1e3 + RNG.normal(0, 1e-2, (50, 50))).astype(np.float32),
+        "steps": (y // 19 * 60 + x // 23 * 30).astype(np.uint8),
+        "infinite": np.where((y == 20) & (x == 20), np.inf, RNG.normal(size=(50, 50))).astype(np.float32),
+    }[image]
+    balanced = RNG.normal(size=(5, 5))
+    features = {"spot": {"rows": np.abs(balanced).tolist()}, "flat": {"rows": (balanced - balanced.mean()).tolist()}}
+    zarr.create_array("i.zarr", data=pixels, chunks=(16, 16))
+    before = {"type": "convolution", "features": ["spot", "flat"], "padding": "same", "boundary": "nearest"}
+    told = {
+        "input": {"images": "i.zarr"},
+        "features": features,
+        "layers": [before, {"type": "pool", "op": "mean", "stride": 1}, {**FAINT[1], "channels": "each"}],
+        "output": {"store": "o.zarr"},
+    }
+    made = pipeline.load(told)
+    assert pipeline.run(pipeline.plan(made, kernel=kernel), "serial").complete
+    found = pipeline.verify(made)
+    assert found.passed, str(found)
+
+
 def test_planes_smaller_than_a_window_are_each_looked_at() -> None:
     planes = RNG.normal(size=(12, 10, 6)).astype(np.float32)
     zarr.create_array("i.zarr", data=planes, chunks=(1, 10, 6), dimension_names=("z", "y", "x"))

@@ -1,6 +1,7 @@
 """Convolution: each feature laid over every place of the maps, giving a map of how well it matches there."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -10,8 +11,8 @@ from pydantic import Field, model_validator
 from pipeline.errors import StackError
 from pipeline.geometry import Boundary, Window
 from pipeline.layers.base import ANY, Finite, Layer, Limits, Names, Numbers, Pair, between, refuse_wide
-from pipeline.operation import Block, Operation
-from pipeline.patches import FLAT, deviation, score
+from pipeline.operation import Block, Operation, rounded
+from pipeline.patches import FLAT, NOTHING, deviation, flat_below, moments, score
 
 
 class Convolution(Layer):
@@ -92,6 +93,7 @@ class Convolution(Layer):
             inputs=len(maps),
             maps=named,
             block=match_normalised if ncc else convolve,
+            doubt=doubt_of_matches if ncc else doubt_of_sums,
             boundary=Boundary(self.boundary),
             fill=self.fill,
             arrays={"weights": weights, "bias": bias},
@@ -146,6 +148,33 @@ def match_normalised(block: Block, operation: Operation) -> Block:
     deviations = deviation(wide, operation.arrays["weights"].shape[1], operation.windows)
     matches = score(sums, deviations, operation.arrays["bias"])
     return matches.reshape(-1, *matches.shape[2:]).astype(block.dtype)
+
+
+def doubt_of_sums(block: Block, off: Block, even: NDArray[np.bool_], operation: Operation) -> Block:
+    """Return how far sums may be off: what their terms are off, by the weights without their signs."""
+    del even
+    weights, bias = operation.arrays["weights"], operation.arrays["bias"]
+    unsigned = replace(operation, arrays={"weights": np.abs(weights), "bias": np.zeros_like(bias)})
+    return convolve(rounded(block, off, weights[0].size), unsigned)
+
+
+def doubt_of_matches(block: Block, off: Block, even: NDArray[np.bool_], operation: Operation) -> Block:
+    """Return how far normalised matches may be off, which are made in float64.
+
+    With r, the root mean square of what a patch's pixels are off, its deviation d is off by r at the most, and so is
+    its sum with a balanced feature: together 2 r / (d − r). Where d may be on either side of what counts as flat, the
+    match may be anything.
+    """
+    weights = operation.arrays["weights"]
+    count, depth = len(weights), weights[0].size
+    share = {"weights": np.full((1, *weights.shape[1:]), 1 / depth)}
+    off = np.sqrt(_sums(off**2, replace(operation, arrays=share))[:, 0])
+    means, deviations = moments(block, weights.shape[1], operation.windows)
+    limit = flat_below(means)
+    found = np.minimum(2 * off / np.maximum(deviations - off, NOTHING), 2)
+    found[deviations - off <= limit * (1 + FLAT) + FLAT * off] = 2
+    found[(deviations + off <= limit - FLAT * off) | even] = 0
+    return np.repeat(found, count, axis=0)
 
 
 def _sums(block: Block, operation: Operation) -> Block:

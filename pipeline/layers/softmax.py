@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy import special
 
 from pipeline.layers.base import Layer, Limits
-from pipeline.operation import POINT, Block, Operation
+from pipeline.operation import POINT, Block, Operation, rounded
 
 
 class Softmax(Layer):
@@ -25,7 +25,7 @@ class Softmax(Layer):
     def bind(self, name: str, maps: tuple[str, ...], features: Mapping[str, NDArray[np.float64]]) -> Operation:
         """Return the operation."""
         del features
-        return Operation(self.type, name, POINT, len(maps), maps, softmax, work=20 * len(maps))
+        return Operation(self.type, name, POINT, len(maps), maps, softmax, work=20 * len(maps), doubt=doubt_of_shares)
 
 
 def softmax(block: Block, operation: Operation) -> Block:
@@ -39,3 +39,9 @@ def softmax(block: Block, operation: Operation) -> Block:
     powers = [special.expm1(np.subtract(values, largest, dtype=np.float64)) + 1 for values in block]
     total = reduce(np.add, powers)
     return np.stack([power / total for power in powers]).astype(block.dtype)
+
+
+def doubt_of_shares(block: Block, off: Block, even: NDArray[np.bool_], operation: Operation) -> Block:
+    """Return how far shares may be off: half as far as the maps, as Σ|∂sᵢ/∂xⱼ| = 2 sᵢ (1 − sᵢ)."""
+    del even, operation
+    return np.broadcast_to(np.minimum(rounded(block, off, 1).max(axis=0) / 2, 1), block.shape)

@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from pipeline.errors import StackError, listed
 from pipeline.layers.base import Finite, Layer, Limits, added, as_tuple, between, times
-from pipeline.layers.convolution import convolve
+from pipeline.layers.convolution import convolve, doubt_of_sums
 from pipeline.operation import POINT, Operation
 
 VOTES = ("weights", "bias")
@@ -89,6 +89,7 @@ class Vote(Layer):
             inputs=len(maps),
             maps=tuple(weights),
             block=convolve,
+            doubt=doubt_of_sums,
             arrays={"weights": table[:, :, None, None], "bias": bias},
             options={"divisor": 1},
             work=table.size,

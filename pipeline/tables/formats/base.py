@@ -42,6 +42,12 @@ class Writer(ABC):
         """Return a table as it was written."""
 
     @staticmethod
+    def about_of(file: BinaryIO) -> Mapping[str, Any]:
+        """Return what a table says that holds for all of it; nothing in formats that have no place for it."""
+        del file
+        return {}
+
+    @staticmethod
     def check(crs: set[str]) -> None:
         """Raise `OutputError` where a table whose images lie in these reference systems cannot be written."""
         del crs

@@ -65,6 +65,12 @@ class Parquet(Writer):
         return table
 
     @staticmethod
+    def about_of(file: BinaryIO) -> Mapping[str, Any]:
+        """Return what was asked for when the table was written."""
+        told: Mapping[str, Any] = json.loads(pyarrow()[1].read_schema(file).metadata[b"haloflow"])
+        return told
+
+    @staticmethod
     def check(crs: set[str]) -> None:
         """Raise `OutputError` naming the extra where pyarrow is not installed."""
         del crs
