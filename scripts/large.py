@@ -29,6 +29,8 @@ import zarr
 from pipeline.cli import main as haloflow
 from pipeline.execute import cluster
 from pipeline.execute.task import Done
+from pipeline.planning import ImagePlan
+from pipeline.storage.windows import Sight
 
 IDLE = "HALOFLOW_SCRIPT_IDLE"
 """The environment variable that has tasks do nothing."""
@@ -49,6 +51,8 @@ layers:
 class Watched:
     """What was seen of a run: seconds from the command's start, and bytes of resident memory at each event."""
 
+    started: float = 0.0
+    """When the run was planned and had its workers."""
     first: float = math.inf
     """When the first task had ended."""
     seconds: float = 0.0
@@ -66,8 +70,8 @@ class Watched:
     def told(self, what: str) -> str:
         """Return it in a line."""
         return (
-            f"{what} in {self.seconds:.1f} s; the first task had ended {self.first:.1f} s after the command began; "
-            f"client and scheduler held {max(self.client) / 1e6:.0f} MB, at the end {self.growth:.2f} times as much as "
+            f"{what} in {self.seconds:.1f} s; the first task had ended {self.first:.1f} s after the command began, "
+            f"{self.first - self.started:.1f} s after the run was planned and had its workers; client and scheduler held {max(self.client) / 1e6:.0f} MB, at the end {self.growth:.2f} times as much as "
             f"after a quarter; a worker {self.workers / 1e6:.0f} MB"
         )
 
@@ -87,6 +91,8 @@ def watch(config: Path, **environment: str) -> Watched:
                 found.client.append(client.memory_info().rss)
                 inside = [one.memory_info().rss for one in client.children(recursive=True)]
                 found.workers = max(found.workers, *inside, 0)
+            elif event["event"] == "started":
+                found.started = time.monotonic() - began
             elif event["event"] == "finished":
                 found.report = event
     if child.returncode:
@@ -122,6 +128,7 @@ def tasks(folder: Path) -> list[tuple[bool, str]]:
     print(found.told(f"{found.report['tasks']} tasks that do nothing"))
     return [
         (found.report["tasks"] >= 10**6, "a million tasks"),
+        (found.first - found.started <= 2, "a first task within 2 s"),
         (found.growth <= 1.1, "flat memory"),
     ]
 
@@ -142,10 +149,10 @@ def sparse(folder: Path) -> list[tuple[bool, str]]:
     ]
 
 
-def nothing(plan: object, image: int, block: int, *_: object) -> Done:
-    """Do nothing, instead of a task."""
-    del plan
-    return Done(image, block, 0.0, 0, 0, ())
+def nothing(plan: ImagePlan, image: int, block: int, *_: object) -> Done:
+    """Do nothing, instead of a task, and tell of it as a task does."""
+    sights = tuple(Sight(0.0, 1.0, np.empty((len(k.array.channels), 0), np.float32)) for k in plan.kept)
+    return Done(image, block, 0.0, 0, 0, sights)
 
 
 def main() -> None:

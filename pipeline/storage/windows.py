@@ -59,21 +59,24 @@ class Sight:
 
 
 class Sights:
-    """What all tasks saw of all maps, in any order."""
+    """What all tasks saw of all maps, in any order; what it holds does not grow with the number of tasks."""
 
     def __init__(self) -> None:
-        self._seen: defaultdict[MapArray, list[Sight]] = defaultdict(list)
+        self._ranges: dict[MapArray, tuple[float, float]] = {}
+        self._samples: defaultdict[MapArray, list[NDArray[np.float32]]] = defaultdict(list)
 
     def add(self, array: MapArray, sight: Sight) -> None:
         """Take what a task saw."""
-        self._seen[array].append(sight)
+        low, high = self._ranges.get(array, (sight.low, sight.high))
+        self._ranges[array] = min(low, sight.low), max(high, sight.high)
+        if sight.samples.size:
+            self._samples[array].append(sight.samples)
 
     def windows(self, array: MapArray) -> tuple[Window, ...]:
         """Return what to show of each channel of a map, in map values."""
-        seen = self._seen[array]
-        low, high = min((s.low for s in seen), default=0.0), max((s.high for s in seen), default=1.0)
-        samples = np.concatenate([np.empty((len(array.channels), 0), np.float32), *(s.samples for s in seen)], axis=1)
-        shown = _shown(samples)
+        low, high = self._ranges.get(array, (0.0, 1.0))
+        none = np.empty((len(array.channels), 0), np.float32)
+        shown = _shown(np.concatenate([none, *self._samples[array]], axis=1))
         return tuple(Window.of(low, high, *ends) for ends in shown)
 
 
