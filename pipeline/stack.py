@@ -99,6 +99,23 @@ class BoundStack:
         through = self.operations[: upto + 1]
         return tuple(compose([operation.windows[axis] for operation in through]) for axis in (0, 1))
 
+    def cut(
+        self, upto: int, axis: int, at: NDArray[np.int64], extents: Sequence[tuple[int, ...]]
+    ) -> NDArray[np.float64]:
+        """Return how far pixels of the map after layer ``upto`` (from 0) lie before the middle of their windows.
+
+        It is in input pixels along an axis, and half of what the edge cuts off the windows of pools: what is left lies
+        in the image.
+        """
+        high = whole = np.asarray(at)
+        for place in reversed(range(upto + 1)):
+            window, extent = self.operations[place].windows[axis], extents[place][axis]
+            last = window.output_extent(extent) - 1
+            beyond = np.minimum(high, last) * window.stride + window.span - extent if window.partial else 0
+            whole, high = (n * window.stride + window.span - 1 - window.pad_lo for n in (whole, high))
+            high = high - np.maximum(beyond, 0)
+        return (whole - high) / 2
+
     def pulls(self, place: int, output: Region, extents: Sequence[tuple[int, ...]]) -> tuple[Pull, ...]:
         """Return what layer ``place`` (from 0) needs of the map before it to make ``output`` of its own."""
         operation = self.operations[place]

@@ -194,13 +194,11 @@ class _Looked:
 
     def told(self, rows: Rows, outer: Sequence[str]) -> Table:
         """Return peaks as rows of their table."""
-        down, right = rows["y"] + rows["dy"], rows["x"] + rows["dx"]
-        y, x = self._in_input(down, right)
+        (y, world_y), (x, world_x) = self._places(rows)
         planes: Table = {name: [] for axis in outer for name in (axis, f"world_{axis}")}
         for plane in rows["plane"].tolist():
             for name, value in self._plane(plane, outer).items():
                 planes[name].append(value)
-        (sy, sx), (ty, tx) = self.array.scale, self.array.translation
         return {
             "image": [self.array.image] * len(rows),
             **planes,
@@ -208,8 +206,8 @@ class _Looked:
             "score": rows["score"].tolist(),
             "y": y.tolist(),
             "x": x.tolist(),
-            "world_y": (ty + sy * down).tolist(),
-            "world_x": (tx + sx * right).tolist(),
+            "world_y": world_y.tolist(),
+            "world_x": world_x.tolist(),
             "map_y": rows["y"].tolist(),
             "map_x": rows["x"].tolist(),
         }
@@ -233,23 +231,21 @@ class _Looked:
         return decisions.decide(self.image, self._sums(self.watch.sums or Summaries()), places)
 
     def _row(self, sums: Sums) -> dict[str, Any]:
-        value, *at = sums.largest or (None, None, None)
         row: dict[str, Any] = {
             "pixels": sums.pixels,
             "nan": sums.missing,
             "mean": sums.mean,
             "std": sums.std,
-            "max": value,
+            "max": sums.largest[0] if sums.largest else None,
             "over": sums.over / sums.numbers if sums.numbers else None,
             "histogram": list(sums.bins),
             **dict.fromkeys(("max_y", "max_x", "max_world_y", "max_world_x")),
         }
         if sums.largest:
-            y, x = self._in_input(*(np.array([float(n)]) for n in at if n is not None))
-            world = [
-                t + s * n for t, s, n in zip(self.array.translation, self.array.scale, sums.largest[1:], strict=True)
-            ]
-            row |= {"max_y": y.item(), "max_x": x.item(), "max_world_y": world[0], "max_world_x": world[1]}
+            pixel = np.zeros(1, ROW)
+            pixel["y"], pixel["x"] = sums.largest[1:]
+            for axis, (place, world) in zip("yx", self._places(pixel), strict=True):
+                row |= {f"max_{axis}": place.item(), f"max_world_{axis}": world.item()}
         return row
 
     def _sums(self, wanted: Summaries) -> list[list[Sums]]:
@@ -292,10 +288,16 @@ class _Looked:
             told |= {axis.name: axis.first + at, f"world_{axis.name}": axis.translation + axis.scale * at}
         return told
 
-    def _in_input(self, *map_pixels: NDArray[np.float64]) -> list[NDArray[np.float64]]:
-        """Return where pixels (y, x) of the map lie in the input's array: the middle of their windows."""
-        windows = self.image.stack.window(self.kept.place)
-        return [
-            offset + at * window.stride + (window.span - 1) / 2 - window.pad_lo
-            for at, window, offset in zip(map_pixels, windows, self.image.source.offset, strict=True)
-        ]
+    def _places(self, rows: Rows) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+        """Return for y and x where peaks lie in the input's array, and in the world: in the middle of their windows.
+
+        What the edge cuts off a window does not count, so that they lie in the image.
+        """
+        image, found = self.image, []
+        for axis, (name, window) in enumerate(zip("yx", image.stack.window(self.kept.place), strict=True)):
+            at = rows[name] + rows[f"d{name}"]
+            cut = image.stack.cut(self.kept.place, axis, rows[name], image.extents)
+            place = image.source.offset[axis] + at * window.stride + (window.span - 1) / 2 - window.pad_lo - cut
+            world = self.array.translation[axis] + self.array.scale[axis] * (at - cut / window.stride)
+            found.append((place, world))
+        return found

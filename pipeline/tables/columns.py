@@ -1,9 +1,9 @@
 """The columns of the tables, and the place in the store where each table lies.
 
 Places are those of pixels' centres. ``y`` and ``x`` are in pixels of the input's array, where a pixel of a map lies
-in the middle of the input pixels it was made of; ``t`` and ``z`` are the plane's numbers in it. ``world_…`` are the
-same in the units of the input's OME-Zarr metadata (of an image on Earth, ``world_y`` is minus the world's y);
-``map_y`` and ``map_x`` count pixels of the map.
+in the middle of the input pixels it was made of; what the edge cuts off the window of a pool is none of them. ``t`` and
+``z`` are the plane's numbers in it. ``world_…`` are the same in the units of the input's OME-Zarr metadata (of an image
+on Earth, ``world_y`` is minus the world's y); ``map_y`` and ``map_x`` count pixels of the map.
 """
 
 from collections.abc import Sequence

@@ -87,7 +87,8 @@ def check(image: ImagePlan, kept: Kept, wanted: Detections, peaks: Peaks) -> Ite
     for axis, (name, window) in enumerate(zip("yx", image.stack.window(kept.place), strict=True)):
         middle = (window.span - 1) / 2 - window.pad_lo + image.source.offset[axis]
         centre = (peaks.at[:, axis] * window.stride).astype(np.float64) + middle
-        yield from near(name, centre, 0.5 * window.stride if wanted.refine else 0)
+        cut = image.stack.cut(kept.place, axis, peaks.at[:, axis], image.extents)
+        yield from near(name, centre - cut, 0.5 * window.stride if wanted.refine else 0)
         step, first = kept.array.scale[axis], kept.array.translation[axis]
         off = (table.column(name, rows, np.float64) - centre) / window.stride
         sign = -1 if name == "y" and wanted.format == "geojson" and geo and geo.flipped else 1

@@ -54,18 +54,21 @@ def _misplaced(
     """Say what is wrong with the place of a map's maximum, as far as a window of it tells."""
     if row["max"] is None:
         return
-    at = []
+    at: list[int] = []
     for axis, (name, window) in enumerate(zip("yx", image.stack.window(kept.place), strict=True)):
-        centre = row[f"max_{name}"] - image.source.offset[axis]
-        at.append((centre - (window.span - 1) / 2 + window.pad_lo) / window.stride)
+        start = row[f"max_{name}"] - image.source.offset[axis] - (window.span - 1) / 2 + window.pad_lo
         size, world = kept.array.scale[axis], row[f"max_world_{name}"]
-        lies = kept.array.translation[axis] + size * at[-1]
+        lies = kept.array.translation[axis] + size * start / window.stride
         if not math.isclose(world, lies, rel_tol=1e-12, abs_tol=1e-6 * abs(size)):
             yield f"the table's maximum is placed at {world:g} in the world, and lies at {lies:g}"
-    if any(p != int(p) for p in at):
+        first, extent = int(start // window.stride) if math.isfinite(start) else 0, kept.array.extents[axis]
+        near = np.arange(max(0, first), min(first + window.span // window.stride + 2, extent))
+        cut = image.stack.cut(kept.place, axis, near, image.extents)
+        at += near[near * window.stride - cut == start].tolist()
+    if len(at) < 2:
         yield "the table's maximum is placed beside the pixels of the map"
         return
-    y, x = (int(p) - i.start for p, i in zip(at, again.seen, strict=True))
+    y, x = (p - i.start for p, i in zip(at, again.seen, strict=True))
     if 0 <= y < values.shape[0] and 0 <= x < values.shape[1]:
         value = values[y, x]
         if value != row["max"] and not abs(value - row["max"]) <= slack[y, x]:
