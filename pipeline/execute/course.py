@@ -241,8 +241,9 @@ class Course:
 
     def end(self) -> Report:
         """Write the tables, and return what has happened."""
-        if not (self.whole and self.done == self.resumed and not self.failures):
-            failed = {self.names[number] for number, told in self.failures.items() if any(b != LAST for b, _ in told)}
+        is_whole = self.whole and self.done == self.resumed and not self.failures
+        if not (is_whole and tables.are_there(self.plan)):  # what is gone of them is in the records
+            failed = {self.names[n] for n, told in self.failures.items() if any(_is_lost(b, one) for b, one in told)}
             by_name = {path: number for number, path in enumerate(self.plan.inputs.values())}
             for told in tables.finish(self.plan, failed):
                 self._fail(by_name[told["image"]], told)
@@ -277,9 +278,14 @@ class Course:
                 for number in sorted(self.failures)
                 for _, told in sorted(self.failures[number], key=lambda failure: failure[0])
             ),
-            tables=tuple(tables.paths(self.plan)),
+            tables=tuple(str(self.plan.store / key) for key in tables.files(self.plan)),
             decided=decisions.read(self.plan),
         )
+
+
+def _is_lost(block: int, failure: dict[str, Any]) -> bool:
+    """Say whether what failed leaves no rows of an image: a task, or all of it."""
+    return block != LAST or failure["task"] == "all"
 
 
 def _pixels(image: ImagePlan) -> int:

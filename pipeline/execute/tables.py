@@ -5,23 +5,23 @@ was never stopped. Blocks that were not made, because they see only the fill val
 known. Memory holds some bytes for each write unit and task, and of peaks a row of units', or twice the ``top``.
 """
 
-import tempfile
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing
 from dataclasses import asdict
 from functools import cached_property
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.errors import HaloflowError
 from pipeline.execute import decisions
 from pipeline.execute.remaining import box_of, counts_of, due
 from pipeline.geometry import Interval
 from pipeline.planning import ImagePlan, Kept, Plan
 from pipeline.sections import Detections, Summaries
-from pipeline.storage.findings import TABLES, Finding, findings
+from pipeline.storage.findings import TABLES, Finding, findings, written
 from pipeline.storage.identity import digest
 from pipeline.storage.place import Place
 from pipeline.storage.source import place_of
@@ -39,13 +39,19 @@ TOGETHER = 2**16
 """Rows that go to a file at a time."""
 
 
-def paths(plan: Plan) -> list[str]:
-    """Return where the tables of a run lie."""
+def files(plan: Plan) -> list[str]:
+    """Return the keys of a run's tables in its store."""
     detections, summaries = wanted_of(kept.watch for kept in plan.images[0].made)
     names = [f"detections.{detections.format}"] if detections else []
     names += ["summaries.parquet"] if summaries else []
     names += [name] if (name := decisions.file_of(plan)) else []
-    return [str(plan.store / TABLES / name) for name in names]
+    return [f"{TABLES}/{name}" for name in names]
+
+
+def are_there(plan: Plan) -> bool:
+    """Say whether all tables of a run stand in its store."""
+    wanted = files(plan)
+    return not wanted or {*wanted} <= {*plan.store.list(TABLES)}
 
 
 def finish(plan: Plan, failed: Collection[str]) -> list[dict[str, Any]]:
@@ -53,7 +59,7 @@ def finish(plan: Plan, failed: Collection[str]) -> list[dict[str, Any]]:
 
     Images of which a task ``failed``, by their names, are left out: the report names them already.
     """
-    if not paths(plan):
+    if not files(plan):
         return []
     found: defaultdict[str, list[Finding]] = defaultdict(list)
     for finding in findings(plan.store, digest(plan.identity)):
@@ -61,8 +67,12 @@ def finish(plan: Plan, failed: Collection[str]) -> list[dict[str, Any]]:
     failures = []
     with ExitStack() as stack:
         tables = _Tables(plan, stack)
-        for image in plan.images:
-            if image.source.name in failed:
+        for number, (name, path) in enumerate(plan.inputs.items()):
+            if name in failed:
+                continue
+            image = plan.attempt(number)
+            if isinstance(image, HaloflowError):  # an earlier run could still read it
+                failures.append({"image": path, "task": "tables", "reason": str(image)})
                 continue
             order = sorted((kept.place, nth) for nth, kept in enumerate(image.made) if kept.watch)
             looked = [_Looked(plan.store, image, nth, found) for _, nth in order]
@@ -83,7 +93,7 @@ class _Tables:
         self.outer = sorted({axis.name for image in plan.images for axis in image.source.outer}, key="tz".index)
 
         def opened(name: str, form: str, columns: Sequence[Column], about: Mapping[str, Any]) -> Writer:
-            file = stack.enter_context(_written(plan.store, f"{name}.{form}"))
+            file = stack.enter_context(written(plan.store, f"{name}.{form}"))
             return stack.enter_context(closing(FORMATS[form](file, columns, about)))
 
         if detections:
@@ -114,23 +124,6 @@ def _on_earth(plan: Plan) -> dict[str, Any]:
         return {}
     told = [asdict(geo) if (geo := image.source.geo) else {} for image in plan.images]
     return {key: value for key, value in told[0].items() if all(one.get(key) == value for one in told)}
-
-
-@contextmanager
-def _written(store: Place, name: str) -> Iterator[BinaryIO]:
-    """Give a file to write a table to, which is there when it is whole, and until then what was there before."""
-    if not store.is_local:
-        with tempfile.TemporaryFile() as file:
-            yield file
-            file.seek(0)
-            store.write(f"{TABLES}/{name}", file.read())
-        return
-    folder = store.path / TABLES
-    folder.mkdir(exist_ok=True)
-    partial = folder / f".{name}.partial"
-    with partial.open("wb") as file:
-        yield file
-    partial.replace(folder / name)
 
 
 class _Looked:

@@ -1,11 +1,15 @@
-"""What tasks found for tables, read again from the records where it stands, one task at a time."""
+"""What tasks found for tables, read again from the records where it stands, and where the tables are written."""
 
+import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import BinaryIO
 
 from pipeline.errors import OutputError
 from pipeline.storage.images import RESERVED
 from pipeline.storage.place import Place
+from pipeline.storage.pyramid import STAGING
 from pipeline.storage.records import Units, frames_of, open_segment, segments_of
 
 TABLES = f"{RESERVED}/tables"
@@ -41,3 +45,26 @@ def findings(store: Place, plan: str) -> Iterator[Finding]:
                 if units.found is not None:
                     yield Finding(key, at, nth, replace(units, sizes=(), sums=(), sight=None, found=None))
             at = segment.tell()
+
+
+@contextmanager
+def written(store: Place, name: str) -> Iterator[BinaryIO]:
+    """Give a file to write a table to, which is there when it is whole, and until then what was there before.
+
+    What a kill leaves of it stands where the end of a run tidies up.
+    """
+    if not store.is_local:
+        with tempfile.TemporaryFile() as file:
+            yield file
+            file.seek(0)
+            store.write(f"{TABLES}/{name}", file.read())
+        return
+    partial = store.path / STAGING / name
+    for folder in (partial.parent, store.path / TABLES):
+        folder.mkdir(exist_ok=True)
+    try:
+        with partial.open("wb") as file:
+            yield file
+        partial.replace(store.path / TABLES / name)
+    finally:
+        partial.unlink(missing_ok=True)

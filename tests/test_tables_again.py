@@ -1,0 +1,94 @@
+"""Tables after a fault: nothing half is left behind, and what is gone is made again from the records."""
+
+import errno
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import zarr
+
+import pipeline
+from pipeline.tables.formats import FORMATS
+
+TABLES = Path("o.zarr/_haloflow/tables")
+
+
+@pytest.fixture
+def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pipeline.Plan:
+    """A run over two images whose tables are of three kinds, and which keeps maps."""
+    monkeypatch.chdir(tmp_path)
+    for name in "ab":
+        pixels = np.random.default_rng(ord(name)).integers(0, 256, (40, 40)).astype(np.uint8)
+        zarr.create_array(f"{name}.zarr", data=pixels, chunks=(16, 16))
+    told = {
+        "input": {"images": ["a.zarr", "b.zarr"]},
+        "layers": [{"type": "pool"}, {"type": "global_pool"}],
+        "output": {
+            "store": "o.zarr",
+            "chunks": 8,
+            "layers": ["pool"],
+            "detections": {"threshold": 0.5},
+            "summaries": {},
+            "decisions": {"format": "csv"},
+        },
+    }
+    return pipeline.plan(pipeline.load(told))
+
+
+def tables() -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in TABLES.iterdir()}
+
+
+def left() -> list[str]:
+    """What stands in the store's own folder that no run should leave there."""
+    return [str(path) for path in Path("o.zarr/_haloflow").rglob("*partial*")]
+
+
+def test_a_table_that_cannot_be_written_leaves_nothing_half(plan: pipeline.Plan) -> None:
+    assert pipeline.run(plan, "serial").complete
+    whole = tables()
+    assert sorted(whole) == ["decisions.csv", "detections.parquet", "summaries.parquet"]
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FORMATS["csv"], "add", full)
+        with pytest.raises(OSError, match="No space left"):
+            pipeline.run(plan, "serial", overwrite=True)
+    assert tables() == {}
+    assert not [path for path in left() if "parquet" in path or "csv" in path]
+    assert pipeline.run(plan, "serial", resume=True).complete
+    assert tables() == whole
+    assert left() == []
+
+
+@pytest.mark.parametrize("gone", ["detections.parquet", "decisions.csv", ""])
+def test_a_table_that_is_gone_from_a_whole_store_is_made_again_from_the_records(plan: pipeline.Plan, gone: str) -> None:
+    assert pipeline.run(plan, "serial").complete
+    whole, chunk = tables(), next(Path("o.zarr/a/pool/0/c").rglob("0"))
+    before = chunk.stat().st_mtime_ns
+    (TABLES / gone).unlink() if gone else shutil.rmtree(TABLES)
+    report = pipeline.run(plan, "serial", resume=True)
+    assert report.complete
+    assert report.resumed == report.tasks
+    assert all(Path(path).exists() for path in report.tables)
+    assert tables() == whole
+    assert chunk.stat().st_mtime_ns == before
+
+
+def test_rows_of_an_image_that_cannot_be_read_any_more_are_not_left_out_in_silence(plan: pipeline.Plan) -> None:
+    assert pipeline.run(plan, "serial").complete
+    whole = tables()
+    shutil.rmtree(TABLES)
+    Path("b.zarr").rename("c.zarr")
+    report = pipeline.run(plan, "serial", resume=True)
+    assert not report.complete
+    (failure,) = report.failures
+    assert (failure["image"], failure["task"]) == ("b.zarr", "tables")
+    assert "b.zarr" in failure["reason"]
+    Path("c.zarr").rename("b.zarr")
+    assert pipeline.run(plan, "serial", resume=True).complete
+    assert tables() == whole
