@@ -14,6 +14,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from numcodecs.abc import Codec
 
 import pipeline
+from pipeline.cli import cli
 from pipeline.errors import InputError, PlaceError
 from pipeline.storage.allowed import VARIABLE
 from pipeline.storage.images import open_image
@@ -174,3 +175,18 @@ def test_chains_and_other_places_are_refused_unread(small: Path, text: str) -> N
     with pytest.raises(PlaceError):
         Place.of(text)
     assert not CANARY.exists()
+
+
+@pytest.mark.parametrize("name", sorted(set(cli.commands) - {"schema", "ingest"}))  # which reads files of this machine
+def test_every_command_that_reads_can_be_told_what_opens_a_bucket_and_what_is_allowed(name: str) -> None:
+    assert {"--allow", "--storage-option"} <= {word for option in cli.commands[name].params for word in option.opts}
+
+
+def test_a_crop_of_what_is_allowed(small: Path, haloflow: Call) -> None:
+    for path in [path for path in Path("image.zarr").rglob("*") if path.is_file()]:
+        fsspec.filesystem("canary").pipe(f"canary://box/{path}", path.read_bytes())
+    crop = "features.cut={crop: {image: canary://box/image.zarr, y: 2, x: 3, height: 4, width: 5}}"
+    words = ["features", "config.yaml", "--set", crop]
+    code, _, err = haloflow(*words)
+    assert (code, "give --allow scheme:canary" in err) == (2, True)
+    assert haloflow(*words, "--allow", "scheme:canary")[0] == 0

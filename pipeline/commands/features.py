@@ -12,7 +12,7 @@ from pipeline.errors import OutputError
 @click.command()
 @click.argument("config")
 @click.option("-o", "--output", default="features.png", show_default=True, help="The picture, a PNG file.")
-@options("overwrite", "set", "quiet")
+@options("overwrite", "set", "storage", "allow", "quiet")
 def features(config: str, output: str, overwrite: bool, settings: tuple[str, ...], quiet: bool) -> None:
     """Draw all features of CONFIG, the members of families too, with their names."""
     from pipeline.sheet import sheet

@@ -21,7 +21,7 @@ from pipeline.commands.progress import shown
     help="Where to run: a process a worker, threads, one task after another, or a Dask scheduler.",
 )
 @click.option("--workers", type=click.IntRange(1), help="How many workers. [default: one a core]")
-@options("memory", "kernel", "overwrite", "set", "storage", "json", "quiet")
+@options("memory", "kernel", "overwrite", "set", "storage", "allow", "json", "quiet")
 def fit(
     config: str,
     labels: str,
