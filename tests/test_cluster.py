@@ -18,11 +18,11 @@ import zarr
 from distributed import Client, LocalCluster, WorkerPlugin
 
 import pipeline
-from pipeline.errors import ClusterError, InputError
+from pipeline.errors import ClusterError, InputError, RunError
 from pipeline.execute import cluster, drive
 from pipeline.execute.feed import Feed
 from pipeline.execute.task import Done, Failed
-from pipeline.execute.watching import Progress
+from pipeline.execute.watching import Event, Progress
 from pipeline.storage.place import Place
 from pipeline.storage.records import Segments
 from tests.conftest import ROOT
@@ -134,6 +134,25 @@ def cut(plan: pipeline.Plan, step: int) -> pipeline.Plan:
     """Return the plan in blocks of ``step`` input pixels."""
     (one,) = plan.images
     return replace(plan, images=(replace(one, grid=replace(one.grid, step=(step, step))),))
+
+
+def test_a_run_whose_workers_are_all_gone_ends_and_says_how_to_go_on(
+    small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drive, "WAIT", 1)
+    monkeypatch.setattr(drive, "LOOK", 0.1)
+    plan = cut(pipeline.plan(pipeline.load("config.yaml", ["output.chunks=1"])), 4)
+    with LocalCluster(n_workers=1, processes=False, dashboard_address=None) as made:
+
+        def leave(event: Event) -> None:
+            if isinstance(event, Progress):
+                made.scale(0)
+
+        with pytest.raises(RunError, match=r"there has been no worker for 1 s; .* go on with --resume"):
+            pipeline.run(plan, made.scheduler_address, progress=leave)
+    report = pipeline.run(plan, "serial", resume=True)
+    assert report.complete
+    assert 0 < report.resumed < plan.tasks
 
 
 def test_futures_are_bounded_and_a_failure_is_one_task(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,22 +1,29 @@
-"""Workers that hang: they are given up after a deadline, what they had goes to others, and nobody waits for ever."""
+"""Workers that hang or came late and differ get no more work, what they had goes to others; nobody waits for ever."""
 
+import importlib.metadata
 import os
+import re
 import signal
+import time
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
+from importlib.metadata import version as version_of
 from pathlib import Path
+from typing import Any
 
 import pytest
 from distributed import Client, LocalCluster, WorkerPlugin
 
 import pipeline
-from pipeline.errors import RunError
+from pipeline.clusters import agreement
+from pipeline.errors import HaloflowWarning, RunError
 from pipeline.execute import cluster, drive, fetch
 from pipeline.execute.drive import Drive
 from pipeline.execute.feed import Feed
 from pipeline.execute.task import Done, Outcome
 from pipeline.geometry import Interval
+from pipeline.planning import ImagePlan
 from pipeline.storage.place import Place
 from pipeline.storage.records import Segments
 
@@ -41,17 +48,20 @@ class _Stopping(WorkerPlugin):
         cluster.attempt = attempt
 
 
+def cut() -> ImagePlan:
+    """Return a plan of some hundreds of small tasks."""
+    image = pipeline.plan(pipeline.load("config.yaml", ["output.chunks=1"])).images[0]
+    return replace(image, grid=replace(image.grid, step=(2, 2)))
+
+
 def outcomes_of(small: Path, markers: list[Path]) -> Iterator[Outcome]:
-    plan = pipeline.plan(pipeline.load("config.yaml", ["output.chunks=1"]))
-    image = plan.images[0]
-    image = replace(image, grid=replace(image.grid, step=(2, 2)))
     with (
         LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0", silence_logs=50) as made,
         Client(made) as client,
     ):
         client.register_plugin(_Stopping(77, markers), name="stopping")
         try:
-            yield from cluster.run(Feed.of([image]), client, Segments(Place.of(str(small / "none")), "", 1))
+            yield from cluster.run(Feed.of([cut()]), client, Segments(Place.of(str(small / "none")), "", 1))
         finally:
             for marker in markers:
                 if marker.exists():
@@ -92,5 +102,44 @@ def test_where_all_workers_hang_the_run_ends_and_says_how_to_go_on(
     small: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(drive, "WAIT", 3)
-    with pytest.raises(RunError, match=r"no worker that answers \(2 hang\) .* go on with --resume"):
+    with pytest.raises(RunError, match=r"no worker of use \(2 hang, 0 differ\) for 3 s; .* go on with --resume"):
         list(outcomes_of(small, [small / "one", small / "two"]))
+
+
+class _Other(WorkerPlugin):
+    """Tasks tell in which process they run, and all workers but the first say that they have another NumPy."""
+
+    def setup(self, worker: Any) -> None:
+        def attempt(plan: object, image: int, block: int, cache: object, segment: object) -> Done:
+            time.sleep(0.01)
+            return Done(image, block, 0.01, os.getpid(), 1, ((0.0, 1.0),))
+
+        def version(name: str) -> str:
+            return "9.9" if name == "numpy" else version_of(name)
+
+        cluster.attempt = attempt
+        if worker.name != 0:
+            agreement.version = importlib.metadata.version = version
+
+
+@pytest.mark.filterwarnings("always::pipeline.errors.HaloflowWarning")
+def test_a_worker_that_comes_late_with_other_versions_does_no_work(
+    small: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    outcomes: list[Outcome] = []
+    with (
+        LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0", silence_logs=50) as made,
+        Client(made) as client,
+    ):
+        client.register_plugin(_Other(), name="other")
+        for outcome in cluster.run(Feed.of([cut()]), client, Segments(Place.of(str(small / "none")), "", 1)):
+            if not outcomes:
+                made.scale(2)
+                client.wait_for_workers(2)
+            outcomes.append(outcome)
+    (told,) = [str(warning.message) for warning in recwarn if warning.category is HaloflowWarning]
+    assert re.fullmatch(r"the worker tcp://\S* has numpy 9\.9; here it is \S*: it gets no work", told)
+    done = [outcome for outcome in outcomes if isinstance(outcome, Done)]
+    assert sorted(outcome.block for outcome in done) == list(range(len(outcomes)))
+    assert len(outcomes) > 200
+    assert len({outcome.bytes_read for outcome in done}) == 1

@@ -1,7 +1,8 @@
 """Whether a cluster's workers are what their client is: the same Python and packages, so the same bits."""
 
+import asyncio
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -23,28 +24,75 @@ def versions(ask: Callable[[Callable[..., str]], Any]) -> dict[str, Any]:
     return told | {name: ask(partial(version, name)) for name in PACKAGES}
 
 
+def own() -> dict[str, Any]:
+    """Return the versions of this process; what is not installed has an exception for one."""
+
+    def answer(function: Callable[..., str]) -> Any:
+        try:
+            return function()
+        except PackageNotFoundError as error:
+            return error
+
+    return versions(answer)
+
+
+def unlike(theirs: Mapping[str, Any], mine: Mapping[str, Any]) -> list[str]:
+    """Return in words what of a worker's versions is not as here.
+
+    >>> unlike({"python": "3.11.1", "numpy": "1.9"}, {"python": "3.11.7", "numpy": "2.1"})
+    ['has numpy 1.9; here it is 2.1']
+    """
+    found = []
+    for package, answer in theirs.items():
+        if isinstance(answer, PackageNotFoundError):
+            found.append(f"has no {package}; here it is {mine[package]}")
+        elif isinstance(answer, BaseException):
+            found.append(f"cannot say its version of {package} ({explain(answer)})")
+        elif _deciding(package, answer) != _deciding(package, mine[package]):
+            found.append(f"has {package} {answer}; here it is {mine[package]}")
+    return found
+
+
 def agree(client: Client, name: str) -> None:
     """Raise `ClusterError` where a worker has another version of something than this process, or lacks it."""
     try:
         theirs = versions(lambda function: client.run(function, on_error="return"))
     except Exception as error:  # noqa: BLE001 - whatever versions that do not understand each other make of it
         raise ClusterError(f"--cluster {name}: its workers do not answer ({explain(error)})") from None
-    mine = versions(lambda function: function())
+    mine = own()
     found: dict[str, list[str]] = {}
     for package, answers in theirs.items():
         for worker, answer in answers.items():
-            if isinstance(answer, PackageNotFoundError):
-                found.setdefault(f"has no {package}; here it is {mine[package]}", []).append(worker)
-            elif isinstance(answer, BaseException):
-                found.setdefault(f"cannot say its version of {package} ({explain(answer)})", []).append(worker)
-            elif _deciding(package, answer) != _deciding(package, mine[package]):
-                found.setdefault(f"has {package} {answer}; here it is {mine[package]}", []).append(worker)
+            for what in unlike({package: answer}, mine):
+                found.setdefault(what, []).append(worker)
     if found:
         lines = [
             f"--cluster {name}: worker {workers[0]}{f' and {len(workers) - 1} others' if workers[1:] else ''} {what}"
             for what, workers in found.items()
         ]
         raise ClusterError("\n".join([*lines, "install the same versions on the workers as here"]))
+
+
+def latecomers(client: Client, workers: Iterable[str], patience: float) -> dict[str, list[str]]:
+    """Return of those of the workers that answer within seconds, and are not as this process, in words what is not."""
+    mine = own()
+
+    async def ask(worker: str) -> list[str]:
+        async def one(function: Callable[..., str]) -> Any:
+            told = await asyncio.wait_for(client.run(function, workers=[worker], on_error="return"), patience)
+            return told[worker]
+
+        asked = versions(one)
+        try:
+            return unlike(dict(zip(asked, await asyncio.gather(*asked.values()), strict=True)), mine)
+        except (OSError, TimeoutError, KeyError):  # gone, or hangs
+            return []
+
+    async def ask_all() -> dict[str, list[str]]:
+        asked = list(workers)
+        return dict(zip(asked, await asyncio.gather(*map(ask, asked)), strict=True))
+
+    return {worker: found for worker, found in client.sync(ask_all).items() if found}
 
 
 def _deciding(package: str, found: str) -> str:

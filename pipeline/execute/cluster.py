@@ -19,6 +19,7 @@ from typing import Any
 import zarr
 from distributed import Client, WorkerPlugin, get_worker
 
+from pipeline.clusters.agreement import own, unlike
 from pipeline.errors import RunError, explain
 from pipeline.execute.drive import AGAIN, Drive
 from pipeline.execute.feed import Feed, Work
@@ -46,6 +47,7 @@ class _Hold(WorkerPlugin):  # type: ignore[misc]  # distributed carries no types
         self.stack = stack
         self.segments = segments
         self.ours = ours
+        self.versions = own()
 
     def setup(self, worker: Any) -> None:
         if worker.nanny:  # a process of its own, not a thread of the user's
@@ -54,6 +56,7 @@ class _Hold(WorkerPlugin):  # type: ignore[misc]  # distributed carries no types
                 logging.disable(logging.CRITICAL)  # what becomes of the cluster is told by the run's outcome
                 with suppress(ValueError):  # Ctrl-C reaches all processes of a terminal; this one ends with the run
                     signal.signal(signal.SIGINT, signal.SIG_IGN)
+        self.unlike = unlike(own(), self.versions)
         self.plans: OrderedDict[int, ImagePlan | LevelPlan] = OrderedDict()
         self.cache = ChunkCache(0)
         self.segment = self.segments.begin()
@@ -111,6 +114,8 @@ def _packed(works: list[Work], stack: BoundStack) -> bytes:
 def _work(name: str, packed: bytes) -> list[Outcome]:
     """Run the blocks of a batch, one after another; a block that fails leaves the others as they are."""
     held = get_worker().plugins[name]
+    if held.unlike:  # it came late: the others were asked before
+        raise RuntimeError(f"the worker {held.unlike[0]}")
     works: list[Work] = _Unpickler(packed, held.stack).load()
     outcomes = [
         attempt(held.plan(work), work.number, block, held.cache, held.segment)

@@ -1,6 +1,7 @@
 """Keeps every worker of a cluster supplied, gives outcomes as they come, and bounds all waiting."""
 
 import time
+import warnings
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -9,11 +10,12 @@ from itertools import count
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from distributed import Client
+from distributed import Client, KilledWorker
 
-from pipeline.errors import RunError, explain
+from pipeline.clusters.agreement import latecomers
+from pipeline.errors import HaloflowWarning, RunError, explain
 from pipeline.execute.feed import Feed
-from pipeline.execute.fetch import Fetch
+from pipeline.execute.fetch import PATIENCE, Fetch
 from pipeline.execute.stock import Stock
 from pipeline.execute.task import Failed, Outcome
 from pipeline.geometry import Interval
@@ -82,6 +84,8 @@ class Drive:
         self.stopped: float | None = None
         self.threads: dict[str, int] = {}
         self.shunned: set[str] = set()
+        self.strangers: set[str] = set()
+        """Of the shunned those that came late and are not as this process."""
         self.signs: dict[Any, str] = {}
         """Of workers that hang one future each: where it ends, its worker does not hang any more."""
         self.flying: dict[Any, Sent] = {}
@@ -147,7 +151,11 @@ class Drive:
             if future.status == "cancelled":
                 raise RunError(f"the scheduler was lost or restarted; {AGAIN}")
             if future.status == "error":
-                outcomes += self._blame(sent, explain(future.exception()))
+                error = future.exception()
+                if isinstance(error, KilledWorker) or sent.tries >= TRIES or not self._part():
+                    outcomes += self._blame(sent, explain(error))
+                else:
+                    self._submit(sent.batch, ALONE if sent.worker == ALONE else ANY, sent.tries + 1)
             elif sent.worker not in (ANY, ALONE):  # what it tells went with its worker
                 self._submit(sent.batch, tries=sent.tries)
             else:
@@ -204,6 +212,21 @@ class Drive:
         self.suspects.extend(Interval(number, number + 1) for number in range(sent.batch.start, sent.batch.stop))
         return []
 
+    def _part(self) -> bool:
+        """Give no more work to workers that are not as this process; say whether there are any."""
+        found = latecomers(self.client, self.threads, PATIENCE)
+        for worker, others in found.items():
+            warnings.warn(f"the worker {worker} {', '.join(others)}: it gets no work", HaloflowWarning, stacklevel=1)
+        self.strangers |= found.keys()
+        self._shun(*found)
+        return bool(self.strangers & self.shunned)
+
+    def _shun(self, *workers: str) -> None:
+        """Give workers no more work."""
+        self.shunned |= set(workers)
+        self.threads = {worker: n for worker, n in self.threads.items() if worker not in self.shunned}
+        self.stock.join(self.threads)
+
     def _wait(self, timeout: float) -> list[Any]:
         """Return the futures that have ended, after a while none."""
         futures = []
@@ -227,7 +250,10 @@ class Drive:
             self.staffed = self.looked
             self.stock.join(self.threads)
         elif self.looked - self.staffed > WAIT:
-            hang = f" that answers ({len(self.shunned)} hang)" if self.shunned else ""
+            others = len(self.shunned & self.strangers)
+            hang = (
+                f" of use ({len(self.shunned) - others} hang, {others} are of other versions)" if self.shunned else ""
+            )
             raise RunError(f"there has been no worker{hang} for {WAIT} s; {AGAIN}")
         # The scheduler would have what was meant for a lost worker wait for it, where it was the last one.
         lost = [f for f, s in self.flying.items() if s.worker not in (ANY, ALONE, *there)]
@@ -263,19 +289,17 @@ class Drive:
                     late.append((future, sent))
         for future, sent in late:
             if future in self.flying:
-                self._shun(future, sent)
+                self._replace(future, sent)
             elif future in self.landed:  # done, by a worker that cannot tell of it any more
                 self._again(future)
                 future.release()
 
-    def _shun(self, future: Any, sent: Sent) -> None:
+    def _replace(self, future: Any, sent: Sent) -> None:
         """Take a worker for one that hangs, until the batch that it hangs with has ended there."""
         # It need not be where it was sent: the scheduler gives what waits to whoever looks idle.
         where = next((w for w, keys in self.client.processing().items() if future.key in keys), sent.worker)
         if where in self.threads:
-            self.shunned.add(where)
-            self.threads = {worker: n for worker, n in self.threads.items() if worker != where}
-            self.stock.join(self.threads)
+            self._shun(where)
             self.signs[future] = where
         if self.flying.pop(future, None):
             self.waiting[sent.worker] -= 1
