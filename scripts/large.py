@@ -72,8 +72,8 @@ class Watched:
         return (
             f"{what} in {self.seconds:.1f} s; the first task had ended {self.first:.1f} s after the command began, "
             f"{self.first - self.started:.1f} s after the run was planned and had its workers; client "
-            f"and scheduler held {max(self.client) / 1e6:.0f} MB, at the end {self.growth:.2f} times as much as after a "
-            f"quarter; a worker {self.workers / 1e6:.0f} MB"
+            f"and scheduler held {max(self.client) / 1e6:.0f} MB, at the end {self.growth:.2f} times as much as after "
+            f"a quarter; a worker {self.workers / 1e6:.0f} MB"
         )
 
 
