@@ -1,17 +1,15 @@
 """Plan a job and run a plan."""
 
 import os
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import psutil
 
 from pipeline.batch import Batch
 from pipeline.describe import parse_size
-from pipeline.execute import running
 from pipeline.execute.report import Report
-from pipeline.execute.watching import Event
+from pipeline.execute.running import run
 from pipeline.job import Job
 from pipeline.planner import Planner
 from pipeline.planning import Plan
@@ -72,58 +70,4 @@ def plan(
         config,
         (*places, *job.reads),
         identity(config, job.features, kernel),
-    )
-
-
-def run(
-    plan: Plan,
-    cluster: str = "local",
-    workers: int | None = None,
-    *,
-    overwrite: bool = False,
-    resume: bool = False,
-    progress: Callable[[Event], None] | None = None,
-    performance_report: str | Path | None = None,
-) -> Report:
-    """Do what a plan says.
-
-    Parameters
-    ----------
-    plan
-        From `pipeline.plan`.
-    cluster
-        ``local`` (a process for each worker), ``threads`` (in this process), ``serial`` (one task after another, in
-        this process), the address of a Dask scheduler, or a YAML file such as those in ``configs/clusters``.
-    workers
-        How many workers, before what the file says; by default, for ``local`` and ``threads``, one a core.
-    overwrite
-        Replace the output store if an earlier run of ours stands there.
-    resume
-        Go on with the output store if an earlier run of ours stands there: make only what it has no record of.
-    progress
-        Called with the events of `pipeline.execute.watching`, as they come: when the work begins, after each task, and
-        so on.
-    performance_report
-        A file for Dask's report (HTML) on how the workers spent their time; needs the extra ``dashboard``.
-
-    Returns
-    -------
-    Report
-        With every failed task in ``failures``: what did not fail is complete.
-
-    Raises
-    ------
-    HaloflowError
-        `OutputError` before any work where the store exists, another run holds it, it overlaps an input, or it was
-        begun with another config or input; `ClusterError` where there is no such cluster, or its workers have other
-        versions; `RunError` where the cluster is lost.
-    """
-    return running.run(
-        plan,
-        cluster,
-        workers,
-        overwrite=overwrite,
-        resume=resume,
-        progress=progress,
-        performance_report=performance_report,
     )

@@ -14,6 +14,7 @@ import yaml
 from numpy.typing import NDArray
 
 from pipeline.api import plan, run
+from pipeline.clusters import memory_of
 from pipeline.config import opened, vote_file
 from pipeline.document import Document
 from pipeline.errors import ConfigError, InputError, OutputError, RunError
@@ -126,7 +127,7 @@ def fit(
         places = {stem(str(place)): place for place in find_apart(job.config.input.images, job.options)}
         wanted = labels_of(Path(labels), [str(place) for place in places.values()])
         document.data["input"]["images"] = [str(places[name]) for name in wanted]
-        planned = plan(load(document), memory=memory, kernel=kernel)
+        planned = plan(load(document), memory=memory_of(cluster, memory), kernel=kernel)
         report = run(planned, cluster, workers, progress=progress)
         if not report.complete:
             first = report.failures[0]

@@ -59,6 +59,15 @@ def labelled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def probabilities(image: np.ndarray) -> np.ndarray:
+    """What a regression by scikit-learn on the labelled images says of another, class by class."""
+    values, labels = features()
+    scale = StandardScaler().fit(values)
+    model = LogisticRegression(max_iter=10_000).fit(scale.transform(values), labels)
+    made = pipeline.load(config() | {"layers": config()["layers"][:3]}).stack(image)
+    return model.predict_proba(scale.transform(made.reshape(1, -1)))[0]
+
+
 def features() -> tuple[np.ndarray, np.ndarray]:
     """What the layers before the vote make of each image, by the stack in memory, and the labels."""
     rows = [line.split(",") for line in Path("labels.csv").read_text().splitlines()[1:]]
@@ -69,9 +78,6 @@ def features() -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_the_votes_give_the_probabilities_of_the_regression(labelled: Path) -> None:
-    values, labels = features()
-    scale = StandardScaler().fit(values)
-    model = LogisticRegression(max_iter=10_000).fit(scale.transform(values), labels)
     found = pipeline.fit("config.yaml", "labels.csv", cluster="serial")
     assert found.classes == dict.fromkeys(CLASSES, 8)
     assert (found.images, found.features, found.folds, found.accuracy) == (24, 2, 5, 1.0)
@@ -79,22 +85,17 @@ def test_the_votes_give_the_probabilities_of_the_regression(labelled: Path) -> N
     for kind in CLASSES:
         image = picture(kind, np.random.default_rng(9))
         shares = stack(image).ravel()
-        expected = model.predict_proba(scale.transform(stack(image, layer="global_pool").reshape(1, -1)))[0]
-        np.testing.assert_allclose(shares, expected, atol=1e-5)
+        np.testing.assert_allclose(shares, probabilities(image), atol=1e-5)
         assert CLASSES[int(shares.argmax())] == kind
 
 
 def test_two_classes_share_what_the_regression_says_of_one(labelled: Path) -> None:
     lines = [line for line in Path("labels.csv").read_text().splitlines() if "striped" not in line]
     Path("labels.csv").write_text("\n".join(lines))
-    values, labels = features()
-    scale = StandardScaler().fit(values)
-    model = LogisticRegression(max_iter=10_000).fit(scale.transform(values), labels)
     pipeline.fit("config.yaml", "labels.csv", cluster="serial")
-    stack = pipeline.load("config.yaml").stack
     image = picture("striped", np.random.default_rng(2))
-    expected = model.predict_proba(scale.transform(stack(image, layer="global_pool").reshape(1, -1)))[0]
-    np.testing.assert_allclose(stack(image).ravel(), expected, atol=1e-5)
+    made = pipeline.load("config.yaml").stack(image)
+    np.testing.assert_allclose(made.ravel(), probabilities(image), atol=1e-5)
 
 
 def test_the_accuracy_is_of_images_that_were_not_fitted_on(labelled: Path) -> None:
@@ -216,6 +217,12 @@ def test_votes_that_are_there_are_not_replaced_unasked(labelled: Path, haloflow:
     assert "no/votes.yaml: there is no folder no" in err
 
 
+def test_a_cluster_file_says_what_a_worker_may_hold(labelled: Path, haloflow: Call) -> None:
+    Path("c.yaml").write_text("type: local\nworkers: 1\nmemory: 700MB\n")
+    code, _, err = haloflow("fit", "config.yaml", "--labels", "labels.csv", "--cluster", "c.yaml")
+    assert code == 0, err
+
+
 def test_an_image_that_is_not_a_number_is_named(labelled: Path, haloflow: Call) -> None:
     zarr.create_array("images/odd.zarr", data=np.full((9, 9), np.nan, "f4"), chunks=(9, 9))
     with Path("labels.csv").open("a") as file:
@@ -236,26 +243,23 @@ def test_without_scikit_learn_the_extra_is_named(
     assert err == "error: scikit-learn is not installed: pip install 'haloflow[fit]'\n"
 
 
-def test_x_and_o_are_told_apart(tmp_path: Path) -> None:
-    """The short form of scripts/xo: 99 of 100 letters that the votes were not fitted on."""
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("images --train 25 --test 50 --sides 64 200", "decided 100 images that the votes were not fitted on: "),
+        ("mosaic --extent 768 --seed 2", " letters found and named, "),
+    ],
+    ids=["letters", "a mosaic"],
+)
+def test_x_and_o_are_told_apart(tmp_path: Path, words: str, told: str) -> None:
+    """The short forms of scripts/xo: 99 of 100 letters that the votes were not fitted on, and those of a mosaic."""
+    what, *rest = words.split()
     done = subprocess.run(
-        [sys.executable, "scripts/xo.py", "images", tmp_path, "--train", "25", "--test", "50", "--sides", "64", "200"],
+        [sys.executable, "scripts/xo.py", what, tmp_path, *rest],
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "decided 100 images that the votes were not fitted on: " in done.stdout
-
-
-def test_the_letters_of_a_mosaic_are_found_and_named(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "scripts/xo.py", "mosaic", tmp_path, "--extent", "768", "--seed", "2"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert " letters found and named, " in done.stdout
+    assert told in done.stdout

@@ -38,6 +38,11 @@ def manager(cluster: str) -> Manager:
     raise ClusterError(f"--cluster {cluster}: expected {EXPECTED}")
 
 
+def memory_of(cluster: str, asked: str | int | None) -> str | int | None:
+    """Return what a worker may hold: what is asked, or what the cluster's file says; None where neither says it."""
+    return asked if asked is not None or cluster == "serial" else manager(cluster).memory
+
+
 def _read(path: Path) -> Manager:
     document = load(path)
     if not isinstance(document.data, dict) or "type" not in document.data:

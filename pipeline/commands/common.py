@@ -29,6 +29,15 @@ def options(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]
         ),
         "json": click.option("--json", "as_json", is_flag=True, help="Print JSON to standard output."),
         "quiet": click.option("--quiet", is_flag=True, help="Print nothing but errors."),
+        "cluster": click.option(
+            "--cluster",
+            default="local",
+            show_default=True,
+            metavar="local|threads|serial|ADDRESS|FILE",
+            help="Where to run: a process a worker, threads, one task after another, a scheduler, or what a YAML file "
+            "says.",
+        ),
+        "workers": click.option("--workers", type=click.IntRange(1), help="How many workers. [default: one a core]"),
         "memory": click.option(
             "--memory",
             metavar="SIZE",

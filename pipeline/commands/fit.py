@@ -13,15 +13,7 @@ from pipeline.commands.progress import shown
 @click.argument("config")
 @click.option("--labels", required=True, metavar="FILE.csv", help="A table with the columns image and label.")
 @click.option("--output", metavar="FILE.yaml", help="Where the votes go. [default: the file that the config names]")
-@click.option(
-    "--cluster",
-    default="local",
-    show_default=True,
-    metavar="local|threads|serial|ADDRESS",
-    help="Where to run: a process a worker, threads, one task after another, or a Dask scheduler.",
-)
-@click.option("--workers", type=click.IntRange(1), help="How many workers. [default: one a core]")
-@options("memory", "kernel", "overwrite", "set", "storage", "allow", "json", "quiet")
+@options("cluster", "workers", "memory", "kernel", "overwrite", "set", "storage", "allow", "json", "quiet")
 def fit(
     config: str,
     labels: str,

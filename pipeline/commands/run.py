@@ -12,14 +12,7 @@ from pipeline.errors import RunError
 
 @click.command()
 @click.argument("config")
-@click.option(
-    "--cluster",
-    default="local",
-    show_default=True,
-    metavar="local|threads|serial|ADDRESS|FILE",
-    help="Where to run: a process a worker, threads, one task after another, a scheduler, or what a YAML file says.",
-)
-@click.option("--workers", type=click.IntRange(1), help="How many workers. [default: one a core]")
+@options("cluster", "workers")
 @click.option(
     "--performance-report",
     metavar="FILE.html",
@@ -48,12 +41,10 @@ def run(
     none of them, and one that is interrupted no "finished".
     """
     import pipeline
-    from pipeline.clusters import manager
+    from pipeline.clusters import memory_of
 
     job = load(config, settings)
-    if memory is None and cluster != "serial":
-        memory = manager(cluster).memory
-    planned = pipeline.plan(job, memory=memory, kernel=kernel)
+    planned = pipeline.plan(job, memory=memory_of(cluster, memory), kernel=kernel)
     # What the cluster logs of a lost worker or scheduler is told by the outcome, in one line.
     logging.disable(logging.CRITICAL)
     with told_in_a_line(), shown(as_json=as_json, quiet=quiet) as progress:

@@ -39,15 +39,47 @@ FIRST = 64
 
 def run(
     plan: Plan,
-    cluster: str,
-    workers: int | None,
+    cluster: str = "local",
+    workers: int | None = None,
     *,
-    overwrite: bool,
-    resume: bool,
-    progress: Callable[[Event], None] | None,
-    performance_report: str | Path | None,
+    overwrite: bool = False,
+    resume: bool = False,
+    progress: Callable[[Event], None] | None = None,
+    performance_report: str | Path | None = None,
 ) -> Report:
-    """Do what a plan says: see `pipeline.run`."""
+    """Do what a plan says.
+
+    Parameters
+    ----------
+    plan
+        From `pipeline.plan`.
+    cluster
+        ``local`` (a process for each worker), ``threads`` (in this process), ``serial`` (one task after another, in
+        this process), the address of a Dask scheduler, or a YAML file such as those in ``configs/clusters``.
+    workers
+        How many workers, before what the file says; by default, for ``local`` and ``threads``, one a core.
+    overwrite
+        Replace the output store if an earlier run of ours stands there.
+    resume
+        Go on with the output store if an earlier run of ours stands there: make only what it has no record of.
+    progress
+        Called with the events of `pipeline.execute.watching`, as they come: when the work begins, after each task, and
+        so on.
+    performance_report
+        A file for Dask's report (HTML) on how the workers spent their time; needs the extra ``dashboard``.
+
+    Returns
+    -------
+    Report
+        With every failed task in ``failures``: what did not fail is complete.
+
+    Raises
+    ------
+    HaloflowError
+        `OutputError` before any work where the store exists, another run holds it, it overlaps an input, or it was
+        begun with another config or input; `ClusterError` where there is no such cluster, or its workers have other
+        versions; `RunError` where the cluster is lost.
+    """
     if overwrite and resume:
         raise OutputError("--overwrite begins anew and --resume goes on: give one of them")
     where = None if cluster == "serial" else manager(cluster)
