@@ -184,6 +184,26 @@ def test_honest_runs_pass_however_little_contrast_there_is(image: str, kernel: s
     assert found.passed, str(found)
 
 
+@pytest.mark.parametrize(
+    "layer",
+    [{"type": "clip", "low": -0.5, "high": 0.7}, {"type": "tanh"}, {"type": "threshold", "at": 0.3, "above": 1.0}],
+    ids=lambda layer: layer["type"],
+)
+def test_what_is_small_beside_the_sums_it_is_cut_from_passes_within_their_rounding_and_no_further(
+    layer: dict[str, Any],
+) -> None:
+    image = (1e3 + RNG.normal(0, 0.1, (60, 60))).astype(np.float32)
+    weights = RNG.normal(size=(5, 5))
+    features = {"edge": {"rows": (weights - weights.mean()).tolist()}}
+    made = job(image, {"type": "convolution", "features": "edge", "match": "sum"}, layer, features=features)
+    found = pipeline.verify(made)
+    assert found.passed, str(found)
+    array = zarr.open_array(f"o.zarr/i/{layer['type']}/0", mode="r+")
+    at = np.abs(np.abs(array[0, :24, :24]) - 0.3).argmax()  # far from where a threshold jumps
+    array[0, at // 24, at % 24] += 0.1
+    assert not pipeline.verify(made).passed
+
+
 def test_planes_smaller_than_a_window_are_each_looked_at() -> None:
     planes = RNG.normal(size=(12, 10, 6)).astype(np.float32)
     zarr.create_array("i.zarr", data=planes, chunks=(1, 10, 6), dimension_names=("z", "y", "x"))

@@ -60,5 +60,5 @@ def compare(image: ImagePlan, table: Rows, made: Sequence[Again]) -> Iterator[st
         row = rows[one.plane : one.plane + 1]
         for name, expected, within in zip(classes(image), one.values.ravel(), slack.ravel(), strict=True):
             got = table.column(f"score_{name}", row, np.float64)
-            same = (got == expected) | (np.isnan(got) & np.isnan(expected)) | (np.abs(got - expected) <= within)
+            same = np.isclose(got, expected, rtol=0, atol=within, equal_nan=True)
             yield from table.wrong(f"score_{name}", row, [float(expected)], got.tolist(), ~same)

@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 from pipeline.geometry import Region, Window
 from pipeline.operation import UNIT, Operation
 
+GROWING = ("convolution", "pool", "relu", "leaky_relu", "abs", "normalise")
+"""Kinds of layers whose results grow with their pixels: a part of the greatest is one of what sums passed through."""
+
 Number = TypeVar("Number", np.float64, np.bool_)
 Wide = NDArray[np.float64]
 Positions = tuple[NDArray[np.int64], NDArray[np.int64]]
@@ -55,12 +58,12 @@ def evaluate(
 ) -> Made:
     """Return a region of the map after layer ``place`` (from 0), in float64.
 
-    ``read`` gives the map values of the input at real positions. Layers that divide by what they find (those with a
-    bound) can make any rounding before them large, and so can layers that decide on whole maps: where a stack has one,
-    it is followed from layer to layer.
+    ``read`` gives the map values of the input at real positions. A layer that divides by what it finds, or that cuts
+    large numbers to small ones, can make any rounding before it large: where a stack has one that is not `GROWING`, it
+    is followed from layer to layer.
     """
     rows, columns = (np.arange(i.start, i.stop) for i in region)
-    doubted = any(operation.bound is not None or operation.joins_all for operation in operations[: place + 1])
+    doubted = any(operation.kind not in GROWING for operation in operations[: place + 1])
 
     def first(at: Positions) -> Made:
         values = read(at)
