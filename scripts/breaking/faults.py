@@ -115,15 +115,15 @@ def clients(room: Room, count: int, rng: random.Random) -> Row:
         if killed:
             broken.child.kill()
             row.injected += 1
-        _resumed(room, row, row.take(broken.end()), int(killed), under_way)
+        resume(room, row, row.take(broken.end()), int(killed), under_way)
     return row
 
 
-def _resumed(room: Room, row: Row, ended: Ended, injected: int, under_way: int) -> None:
+def resume(room: Room, row: Row, ended: Ended, injected: int, under_way: int, *words: str) -> None:
     """Go on with a store, and count the write units of which anything stood in it and which were made again."""
     stood = {path.relative_to(path.parents[1]) for path in files(room.folder / STORE)}
     if ended.code:
-        ended = row.take(room.run(STORE, "--resume"))
+        ended = row.take(room.run(STORE, "--resume", *words))
         row.resumed += 1
         if not ended.code:
             row.count(len(stood) - recorded(room.folder / STORE)["resumed"], under_way)
@@ -143,7 +143,7 @@ def interrupted(room: Room, count: int, rng: random.Random) -> Row:
             if ended.code not in (128 + chosen, 0):
                 print(f"{row.fault}: ended with {ended.code}: {ended.told}")
                 row.wrong += 1
-            _resumed(room, row, ended, 1, 0)
+            resume(room, row, ended, 1, 0)
         else:
             go_on(room, row, row.take(broken.end()), 0)
     return row
@@ -180,7 +180,7 @@ def steps(room: Room, count: int, rng: random.Random) -> Row:
         if ended.code and not (room.folder / STORE).exists():  # killed before there was anything
             row.recovered += 1
             continue
-        _resumed(room, row, ended, killed, 1)
+        resume(room, row, ended, killed, 1)
     return row
 
 
