@@ -57,7 +57,10 @@ def plan(
     limit = psutil.virtual_memory().total // (os.cpu_count() or 1) if memory is None else parse_size(memory)
     given, config = job.config.input, job.config.model_dump(mode="json")
     places = find_apart(given.images, job.options)
-    opener, planner = Opener(given.level), Planner(job.stack.layers, job.scale, job.output, limit, kernel)
+    opener, planner = (
+        Opener(given.level),
+        Planner(job.stack.layers, job.scale, job.output, limit, kernel, complete=given.missing == "error"),
+    )
     images = Batch(places, lambda place: planner.plan(select(opener.open(place), given, "input")))
     wanted = wanted_of(job.output.watches.values())
     # Of tables one says where all images lie: then all of them are looked at here.

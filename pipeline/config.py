@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
 from functools import reduce
 from pathlib import Path as FilePath
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -56,6 +56,10 @@ class Input(Selection):
     images: Names = Field(min_length=1, description="paths or globs of Zarr images, one or a list")
     black: Finite | None = Field(None, description="the pixel value that means -1 (default: the type's least)")
     white: Finite | None = Field(None, description="the pixel value that means +1 (default: the type's greatest)")
+    missing: Literal["fill", "error"] = Field(
+        "fill",
+        description="what a chunk is that is not stored: the image's fill value, or a reason to refuse the image",
+    )
 
 
 class Config(Section):

@@ -135,6 +135,8 @@ def image_dict(image: "ImagePlan") -> dict[str, Any]:
         "planes": {axis.name: axis.extent for axis in image.source.outer},
         "extents": list(image.source.extents),
         "chunks": list(image.source.chunks),
+        "missing_chunks": image.missing,
+        "fill": image.source.fill,
         "dtype": image.source.dtype,
         "black": image.scale.ends[0],
         "white": image.scale.ends[1],
@@ -232,6 +234,13 @@ def _looked_at(looked: dict[str, Any]) -> str:
     return f"{looked['layer']} {times(looked['extents'])} for {' and '.join(told)}"
 
 
+def _missing(image: dict[str, Any]) -> str:
+    value = "the fill value" if image["fill"] is None else f"the fill value, {image['fill']:g}"
+    if image["missing_chunks"] is None:
+        return f"it is not known which chunks are stored; those that are not are {value}"
+    return f"{image['missing_chunks']} chunks are not stored: {value}"
+
+
 def _are_named(channels: Sequence[str]) -> bool:
     """Say whether channels are called otherwise than by their numbers."""
     return any(name != str(number) for number, name in enumerate(channels))
@@ -263,6 +272,7 @@ def _image_lines(image: dict[str, Any]) -> list[str]:
         f"  input     {pixels(image['planes'], len(image['channels']), image['extents'])} {image['dtype']}, "
         f"chunks {times(image['chunks'])}; {image['black']:g} means -1, {image['white']:g} means +1",
         *([f"  channels  {listed(image['channels'])}"] if _are_named(image["channels"]) else []),
+        *([f"  missing   {_missing(image)}"] if image["missing_chunks"] != 0 else []),
         *("  " + ("layers    " if not n else "          ") + row for n, row in enumerate(table)),
         *(f"            {reason}" for reason in reasons),
         f"  halo      {times(image['halo'])} input pixels, stride {times(image['stride'])}",

@@ -13,9 +13,9 @@ from pipeline.config import Config, Written, read
 from pipeline.errors import FeatureError, InputError, StackError, nearest
 from pipeline.features import CropOf, CropSpec, File, make_all
 from pipeline.geometry import Interval, Window
+from pipeline.kept import OutputSpec
 from pipeline.labelled import channels_of, stack_labelled
 from pipeline.pixels import Encoding, PixelScale, stored_dtype
-from pipeline.planning import OutputSpec
 from pipeline.stack import Stack, run_whole
 from pipeline.storage.codecs import Codec
 from pipeline.storage.images import open_image

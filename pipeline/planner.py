@@ -9,17 +9,18 @@ import numpy as np
 
 from pipeline.background import background, seeing
 from pipeline.describe import size, times
-from pipeline.errors import PlanError, StackError
+from pipeline.errors import InputError, PlanError, StackError
 from pipeline.forecast import PROCESS, Costs, TaskCost, largest_read
 from pipeline.geometry import Window
 from pipeline.grid import BlockGrid, MapGrid
+from pipeline.kept import Kept, OutputSpec, block_memory, stored_bytes
 from pipeline.pixels import PixelScale
-from pipeline.planning import STORE_RATE, ImagePlan, Kept, OutputSpec, block_memory, stored_bytes
+from pipeline.planning import STORE_RATE, ImagePlan
 from pipeline.reading import Reading
 from pipeline.stack import BoundStack, Stack
 from pipeline.storage.maps import MapArray
 from pipeline.storage.source import Source
-from pipeline.storage.stored import Stored, stored_chunks, unit
+from pipeline.storage.stored import Listing, Stored, list_chunks, unit
 
 TASK_PIXELS = 2**23
 """Input pixels of one channel that a task grows to at the most, where its write units let it."""
@@ -44,10 +45,19 @@ class Planner:
         The bytes that a worker may hold.
     kernel
         The kernel that is forced, if any.
+    complete
+        Whether an image of which a chunk is missing is refused.
     """
 
     def __init__(
-        self, stack: Stack, scale: Callable[[str], PixelScale], output: OutputSpec, memory: int, kernel: str | None
+        self,
+        stack: Stack,
+        scale: Callable[[str], PixelScale],
+        output: OutputSpec,
+        memory: int,
+        kernel: str | None,
+        *,
+        complete: bool,
     ) -> None:
         self._stack = stack
         self._scale = scale
@@ -56,14 +66,26 @@ class Planner:
         """Of the layers whose maps are made."""
         self._memory = memory
         self._kernel = kernel
+        self._complete = complete
         self._ends: tuple[str, ...] | None = None
         """The maps that the first image's layers end with."""
         self._bound: dict[tuple[str, ...], tuple[BoundStack, BoundStack]] = {}
         self._known: OrderedDict[tuple[Source, bool], ImagePlan] = OrderedDict()
 
     def plan(self, source: Source) -> ImagePlan:
-        """Plan one image; raises `StackError` where the stack does not fit, `PlanError` where the memory does not."""
-        stored = stored_chunks(source) if source.fill is not None else None
+        """Plan one image.
+
+        Raises
+        ------
+        StackError, PlanError
+            Where the stack does not fit, and where the memory does not.
+        InputError
+            Where chunks are missing, or nobody can say that none are, and that is refused.
+        """
+        listing = list_chunks(source, every=self._complete)
+        if self._complete and listing.missing != 0:
+            _refuse(source, listing)
+        stored = listing.stored if source.fill is not None else None
         kind = (source.kind, stored is None)
         planned = self._known.get(kind)
         if planned is None:
@@ -77,7 +99,8 @@ class Planner:
             planned = planned.of(
                 replace(known, name=source.name, path=source.path, array=source.array, digest=source.digest)
             )
-        return planned if stored is None else _without_empty(planned, stored)
+        planned = planned if stored is None else _without_empty(planned, stored)
+        return planned if listing.missing == 0 else replace(planned, missing=listing.missing)
 
     def _bind(self, channels: tuple[str, ...]) -> tuple[BoundStack, BoundStack]:
         """Return the stack for such channels, and what of it is made: all up to the last map that somebody wants."""
@@ -137,6 +160,16 @@ class Planner:
                 f"{times(source.chunks)}: make output.{what}s smaller, or give more with --memory"
             )
         return planned
+
+
+def _refuse(source: Source, listing: Listing) -> None:
+    what = "chunks" if source.unit == source.grain else "shards"
+    if listing.missing is None:
+        raise InputError(f"{source.path}: cannot be asked which of its {what} are stored, and input.missing is 'error'")
+    raise InputError(
+        f"{source.path}: {listing.missing} of its {listing.objects} {what} are not stored, and input.missing is "
+        f"'error'; 'fill' takes them for the fill value"
+    )
 
 
 def _by_slabs(image: ImagePlan, memory: int) -> ImagePlan:

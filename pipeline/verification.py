@@ -15,8 +15,9 @@ from pipeline.describe import times
 from pipeline.errors import HaloflowError, OutputError
 from pipeline.geometry import Region, whole
 from pipeline.job import Job
+from pipeline.kept import Kept
 from pipeline.kernels import TOLERANCE
-from pipeline.planning import ImagePlan, Kept
+from pipeline.planning import ImagePlan
 from pipeline.storage.maps import MapArray
 from pipeline.storage.place import Place
 from pipeline.tables.watch import Watch

@@ -1,15 +1,19 @@
 """Empty space: what is only fill value is neither read, computed nor written, and the result is the same."""
 
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 import zarr
 
 import pipeline
+from pipeline.errors import InputError
 from pipeline.storage.images import open_image
-from pipeline.storage.stored import stored_chunks, unit
+from pipeline.storage.stored import list_chunks, unit
 
 RNG = np.random.default_rng(17)
 EDGE = {"edge": {"rows": [[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]]}}
@@ -112,12 +116,88 @@ def test_an_image_without_a_single_chunk_is_done_at_once(tmp_path: Path) -> None
 def test_stored_chunks_are_those_that_hold_data(tmp_path: Path) -> None:
     sparse(tmp_path / "i.zarr")
     source = open_image(str(tmp_path / "i.zarr"))
-    assert stored_chunks(source) == {0: {(6, 9), (7, 9), (15, 21)}}
+    assert list_chunks(source).stored == {0: {(6, 9), (7, 9), (15, 21)}}
     assert unit(source) == (32, 32)
     sparse(tmp_path / "s.zarr", shards=(64, 96))
     source = open_image(str(tmp_path / "s.zarr"))
-    assert stored_chunks(source) == {0: {(3, 3), (7, 7)}}
+    assert list_chunks(source).stored == {0: {(3, 3), (7, 7)}}
     assert unit(source) == (64, 96)
     channels = zarr.create_array(str(tmp_path / "c.zarr"), shape=(3, 64, 64), chunks=(1, 32, 32), dtype="uint8")
     channels[2, 40, 3] = 1
-    assert stored_chunks(open_image(str(tmp_path / "c.zarr"))) == {0: {(1, 0)}}
+    assert list_chunks(open_image(str(tmp_path / "c.zarr"))).stored == {0: {(1, 0)}}
+
+
+def _lacking(folder: Path, *gone: str, missing: str = "fill") -> dict[str, Any]:
+    """Return a config of an image of 3 × 2 chunks of noise, some of which are gone."""
+    array = zarr.create_array(str(folder / "i.zarr"), shape=(90, 60), chunks=(32, 32), dtype="uint8", fill_value=7)
+    array[:] = RNG.integers(1, 200, (90, 60))
+    for key in gone:
+        (folder / "i.zarr" / "c" / key).unlink()
+    return {
+        "input": {"images": str(folder / "i.zarr"), "missing": missing},
+        "features": EDGE,
+        "layers": VALID,
+        "output": {"store": str(folder / "o.zarr")},
+    }
+
+
+def test_missing_chunks_are_the_fill_value_and_are_counted(tmp_path: Path) -> None:
+    job = pipeline.load(_lacking(tmp_path, "0/1", "2/0"))
+    plan = pipeline.plan(job)
+    assert plan.images[0].missing == plan.to_dict()["images"][0]["missing_chunks"] == 2
+    assert "missing   2 chunks are not stored: the fill value, 7" in str(plan)
+    report = pipeline.run(plan, "serial")
+    assert report.complete
+    assert report.missing_chunks == 2
+    assert "2 chunks of the input are not stored" in str(report)
+    pixels = zarr.open_array(tmp_path / "i.zarr")[:]
+    assert (pixels[:32, 32:] == 7).all()
+    made = zarr.open_array(tmp_path / "o.zarr/i/pool/0")[:]
+    np.testing.assert_array_equal(made, job.stack(pixels))
+    again = pipeline.run(pipeline.plan(job), "serial", resume=True)
+    assert (again.resumed, again.missing_chunks) == (report.tasks, 2)
+
+
+def test_of_a_whole_image_none_is_missing(tmp_path: Path) -> None:
+    plan = pipeline.plan(pipeline.load(_lacking(tmp_path, missing="error")))
+    assert plan.images[0].missing == 0
+    assert "missing" not in str(plan)
+    assert "not stored" not in str(pipeline.run(plan, "serial"))
+
+
+def test_missing_chunks_are_refused_where_that_is_asked_for(tmp_path: Path) -> None:
+    job = pipeline.load(_lacking(tmp_path, "0/1", "2/0", missing="error"))
+    with pytest.raises(InputError, match=r"i\.zarr: 2 of its 6 chunks are not stored.*input\.missing"):
+        pipeline.plan(job)
+
+
+@pytest.mark.parametrize("verb", ["plan", "run"])
+def test_the_command_line_refuses_missing_chunks(
+    tmp_path: Path, haloflow: Callable[..., tuple[int, str, str]], verb: str
+) -> None:
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(_lacking(tmp_path, "1/1")))
+    code, _, err = haloflow(verb, str(tmp_path / "config.yaml"), "--missing", "error")
+    assert code == 2
+    assert "1 of its 6 chunks are not stored" in err
+    assert not (tmp_path / "o.zarr").exists()
+
+
+def test_only_missing_chunks_that_are_read_count(tmp_path: Path) -> None:
+    store = zarr.create_array(
+        str(tmp_path / "i.zarr"), shape=(4, 64, 64), chunks=(2, 32, 32), dtype="uint8", fill_value=0
+    )
+    store[2:] = 1  # channels 0 and 1 are not stored
+    config = {
+        "input": {"images": str(tmp_path / "i.zarr"), "channels": [1, 3], "region": {"y": [0, 20], "x": [0, 64]}},
+        "features": {"edge": {"rows": [[[1, 2]], [[3, 4]]]}},
+        "layers": [{"type": "convolution", "features": "edge"}],
+        "output": {"store": str(tmp_path / "o.zarr")},
+    }
+    assert pipeline.plan(pipeline.load(config)).images[0].missing == 2
+
+
+def test_what_decides_no_bits_does_not_hinder_a_resume(tmp_path: Path) -> None:
+    report = pipeline.run(pipeline.plan(pipeline.load(_lacking(tmp_path))), "serial")
+    shutil.rmtree(tmp_path / "i.zarr")
+    strict = pipeline.plan(pipeline.load(_lacking(tmp_path, missing="error")))
+    assert pipeline.run(strict, "serial", resume=True).resumed == report.done

@@ -48,7 +48,7 @@ UNKNOWN_KEYS = [
       "(valid: features, input, layers, output)")),
     ("a.zarr", "a.zarr\n  blakc: 0",
      ("3: input.blakc: unknown key; did you mean 'black'? "
-      "(valid: black, channels, images, level, region, t, white, z)")),
+      "(valid: black, channels, images, level, missing, region, t, white, z)")),
     ("out.zarr", "out.zarr\n  chunk: 8",
      ("11: output.chunk: unknown key; did you mean 'chunks'? "
       "(valid: chunks, compression, decisions, detections, dtype, layers, ome_zarr, pyramid, range, shards, "

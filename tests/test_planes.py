@@ -16,7 +16,7 @@ from pipeline.grid import BlockGrid
 from pipeline.storage import chunkfiles, output
 from pipeline.storage.images import open_image
 from pipeline.storage.records import Segments
-from pipeline.storage.stored import stored_chunks
+from pipeline.storage.stored import list_chunks
 
 LAYERS: list[dict[str, Any]] = [
     {"type": "convolution", "name": "match", "features": "edge", "padding": "same", "boundary": "reflect"},
@@ -124,7 +124,7 @@ def test_empty_planes_and_parts_of_planes_are_left_out(tmp_path: Path, chunks: d
     assert f"{image.count - len(image.blocks)} more blocks see only the fill value" in str(plan)
     assert pipeline.run(plan, "serial").complete
     same(job, "tczyx", array[...], zarr.open_array(f"{tmp_path}/o.zarr/i/pool/0"), "pool")
-    found = stored_chunks(open_image(str(tmp_path / "i.zarr")))
+    found = list_chunks(open_image(str(tmp_path / "i.zarr"))).stored
     assert found is not None
     assert len(found) == (2 if chunks == CHUNKS else 6)
 

@@ -23,7 +23,7 @@ ORDER = [
     {"pictures"},
     {"ingesting", "exporting"},
     {"reading", "tables"},
-    {"background", "batch"},
+    {"background", "batch", "kept"},
     {"planning", "labels"},
     {"planner"},
     {"execute", "labelled"},

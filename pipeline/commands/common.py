@@ -46,6 +46,11 @@ def options(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]
         "kernel": click.option(
             "--kernel", metavar="NAME", help="Force a kernel for all layers: 'plan' shows those chosen."
         ),
+        "missing": click.option(
+            "--missing",
+            type=click.Choice(["fill", "error"]),
+            help="What a chunk is that is not stored: fill value, or a reason to refuse its image. [input.missing]",
+        ),
         "resume": click.option(
             "--resume", is_flag=True, help="Go on with what an earlier run made: do only what it has no record of."
         ),
@@ -119,11 +124,11 @@ def _environment(name: str, value: str) -> Iterator[None]:
             os.environ[name] = before
 
 
-def load(config: str, settings: tuple[str, ...]) -> "Job":
-    """Return the job of a config file, with the user's ``--set`` changes."""
+def load(config: str, settings: tuple[str, ...], missing: str | None = None) -> "Job":
+    """Return the job of a config file, with the user's ``--set`` changes, and with ``--missing`` where it is given."""
     import pipeline
 
-    return pipeline.load(config, settings)
+    return pipeline.load(config, (*settings, f"input.missing={missing}") if missing else settings)
 
 
 def show(found: Any, *, as_json: bool, quiet: bool = False) -> None:

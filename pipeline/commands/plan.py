@@ -10,14 +10,21 @@ from pipeline.commands.common import load, options, show
 
 @click.command()
 @click.argument("config")
-@options("memory", "kernel", "set", "storage", "allow", "json", "quiet")
+@options("memory", "kernel", "missing", "set", "storage", "allow", "json", "quiet")
 def plan(
-    config: str, memory: str | None, kernel: str | None, settings: tuple[str, ...], as_json: bool, quiet: bool
+    config: str,
+    memory: str | None,
+    kernel: str | None,
+    missing: str | None,
+    settings: tuple[str, ...],
+    as_json: bool,
+    quiet: bool,
 ) -> None:
     """Say what a run of CONFIG would do: extents, halo, kernels, tasks, bytes, memory and time."""
     import pipeline
 
-    show(pipeline.plan(load(config, settings), memory=memory, kernel=kernel), as_json=as_json, quiet=quiet)
+    planned = pipeline.plan(load(config, settings, missing), memory=memory, kernel=kernel)
+    show(planned, as_json=as_json, quiet=quiet)
 
 
 @click.command()

@@ -18,7 +18,7 @@ from pipeline.errors import RunError
     metavar="FILE.html",
     help="Write Dask's report on how the workers spent their time. [extra: dashboard]",
 )
-@options("memory", "kernel", "resume", "overwrite", "set", "storage", "allow", "json", "quiet")
+@options("memory", "kernel", "missing", "resume", "overwrite", "set", "storage", "allow", "json", "quiet")
 def run(
     config: str,
     cluster: str,
@@ -26,6 +26,7 @@ def run(
     performance_report: str | None,
     memory: str | None,
     kernel: str | None,
+    missing: str | None,
     resume: bool,
     overwrite: bool,
     settings: tuple[str, ...],
@@ -43,7 +44,7 @@ def run(
     import pipeline
     from pipeline.clusters import memory_of
 
-    job = load(config, settings)
+    job = load(config, settings, missing)
     planned = pipeline.plan(job, memory=memory_of(cluster, memory), kernel=kernel)
     # What the cluster logs of a lost worker or scheduler is told by the outcome, in one line.
     logging.disable(logging.CRITICAL)

@@ -85,7 +85,7 @@ class Course:
         self.maps: dict[str, Any] | None = {} if len(self.names) <= output.TOGETHER else None
         self.cache = ChunkCache(0)
         self.looked = 0
-        self.tasks = self.resumed = self.done = self.failed = self.pixels = 0
+        self.tasks = self.resumed = self.done = self.failed = self.pixels = self.missing = 0
         self.bytes = [0, 0]
         self.failures: dict[int, list[tuple[int, dict[str, Any]]]] = {}
         """By the number of their image, each with its block."""
@@ -122,6 +122,7 @@ class Course:
         for counted in ("tasks", "resumed", "done"):
             setattr(self, counted, getattr(self, counted) + event["tasks"])
         self.pixels += event["pixels"]
+        self.missing += event["missing"]
         self.watch.image_done(self.plan.inputs[name], 0)
         self.kinds.name(event["kind"], name)
         if self.maps is not None:
@@ -148,6 +149,7 @@ class Course:
         self.resumed += before
         self.done += before
         self.pixels += _pixels(image)
+        self.missing += image.missing or 0
         opened = _Open(number, place, image, len(left), sights, Climb(image))
         if not left:
             # What is whole is left as it is.
@@ -229,6 +231,7 @@ class Course:
                     "kind": self.kinds.of(image),
                     "tasks": len(image.blocks),
                     "pixels": _pixels(image),
+                    "missing": image.missing or 0,
                     "maps": [kept.array.group for kept in image.kept],
                 }
             )
@@ -273,6 +276,7 @@ class Course:
             bytes_written=self.bytes[1],
             cluster=self.cluster,
             started=self.started,
+            missing_chunks=self.missing,
             failures=tuple(
                 told
                 for number in sorted(self.failures)

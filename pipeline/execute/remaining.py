@@ -5,7 +5,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.planning import ImagePlan, Kept
+from pipeline.kept import Kept
+from pipeline.planning import ImagePlan
 from pipeline.storage.records import Records, Units
 from pipeline.storage.source import place_of
 from pipeline.storage.windows import Sights

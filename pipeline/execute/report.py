@@ -24,6 +24,8 @@ class Report:
     bytes_written: int
     cluster: str
     started: str
+    missing_chunks: int = 0
+    """Chunks, or shards, of the images that are not stored, as far as that is known: they were taken for fill value."""
     failures: tuple[dict[str, Any], ...] = field(default=())
     tables: tuple[str, ...] = ()
     """Where the tables lie, if any were asked for."""
@@ -52,6 +54,8 @@ class Report:
             f"{self.done} of {self.tasks} tasks done{before} in {self.seconds:.1f} s: {self.images} images, "
             f"{self.pixels / 1e6:.1f} megapixels, {rate:.1f} a second; results in {self.store}"
         ]
+        if self.missing_chunks:
+            lines.append(f"{self.missing_chunks} chunks of the input are not stored: they count as its fill value")
         lines += self.decided.lines() if self.decided else []
         lines += [f"table: {path}" for path in self.tables]
         lines += [f"failed: {f['image']}, task {f['task']}: {f['reason']}" for f in self.failures]

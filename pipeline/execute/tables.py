@@ -19,7 +19,8 @@ from pipeline.errors import HaloflowError
 from pipeline.execute import decisions
 from pipeline.execute.remaining import box_of, counts_of, due
 from pipeline.geometry import Interval
-from pipeline.planning import ImagePlan, Kept, Plan
+from pipeline.kept import Kept
+from pipeline.planning import ImagePlan, Plan
 from pipeline.sections import Detections, Summaries
 from pipeline.storage.findings import TABLES, Finding, findings, written
 from pipeline.storage.identity import digest

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-FORMAT = 2
+FORMAT = 3
 """Of the records, and of what they call an image's metadata; a store of another is not gone on with."""
 
 DECIDING = ("haloflow", "numpy", "scipy", "numba", "onnxruntime", "numcodecs")
@@ -25,16 +25,18 @@ def identity(
     Parameters
     ----------
     config
-        As plain data. Where the store lies decides nothing, and of features their numbers count, not how they are
-        written.
+        As plain data. Where the store lies decides nothing, nor does whether missing chunks are refused; and of
+        features their numbers count, not how they are written.
     features
         The features' numbers.
     kernel
         The kernel that was forced, if any.
     """
+    given = {key: value for key, value in config["input"].items() if key != "missing"}
     output = {key: value for key, value in config["output"].items() if key != "store"}
     return {
-        **{key: value for key, value in config.items() if key not in ("features", "output")},
+        "input": given,
+        **{key: value for key, value in config.items() if key not in ("input", "features", "output")},
         "features": {name: _digest_of(array) for name, array in features.items()},
         "output": output,
         "kernel": kernel,

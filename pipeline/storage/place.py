@@ -182,8 +182,9 @@ class Place:
         (In one for each thousand keys, that is.)
         """
         if self.is_local:
-            for above, _, names in os.walk(self.path / folder):
-                yield from ((Path(above) / name).relative_to(self.path).as_posix() for name in names)
+            for above, _, names in os.walk(f"{self.root}/{folder}" if folder else self.root):
+                below = above[len(self.root) :].strip("/")
+                yield from (f"{below}/{name}" if below else name for name in names)
             return
         yield from sync(self._list(folder))
 

@@ -1,6 +1,7 @@
 """Which chunks of an array are stored; the others are all fill value, and cost neither reading nor computing."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import product
 from math import prod
 
@@ -17,27 +18,50 @@ Stored = Mapping[int, frozenset[tuple[int, int]]]
 """For each plane that has any the places (y, x) of its stored chunks or shards, in units of `unit`."""
 
 
-def stored_chunks(source: Source) -> Stored | None:
-    """Return which chunks or shards of an image are stored; None where nearly all are, or where there is but one.
+@dataclass(frozen=True)
+class Listing:
+    """What a listing of an array's keys tells of the chunks, or shards, that an image lies in."""
 
-    One listing of the array's keys; a key of any form ends with the chunk's place along each axis.
+    stored: Stored | None
+    """Which are stored; None where all are, or where there are too many to say which."""
+    objects: int
+    """How many there would be."""
+    missing: int | None
+    """How many of them are not stored; None where nobody can be asked, or where there are too many."""
+
+
+def list_chunks(source: Source, *, every: bool = False) -> Listing:
+    """Return which chunks or shards of an image are stored: one listing, however long it is where ``every`` counts.
+
+    A key of any form ends with the chunk's place along each axis.
     """
     ends = zip(_region(source), unit(source), strict=True)
-    full = source.planes * prod(-(-i.stop // u) - i.start // u for i, u in ends)
-    if full == 1 or not source.array.is_listed or (not source.array.is_local and full > MOST_AFAR):
-        return None
-    places = _places(source)
-    if places is None:
-        return None
+    apart = prod(-(-i.stop // u) - i.start // u for i, u in ends)
+    full, objects = source.planes * apart, _thick(source) * apart
+    if not source.array.is_listed or not (every or source.array.is_local or full <= MOST_AFAR):
+        return Listing(None, objects, None)
     found: dict[int, set[tuple[int, int]]] = {}
-    for place in places:
+    there = number = 0
+    for number, place in enumerate(_places(source), 1):
+        if number > MOST and not every:
+            return Listing(None, objects, None)
         box = {axis: Interval(p * n, (p + 1) * n) for axis, p, n in zip(source.axes, place, source.unit, strict=True)}
-        at = place[source.axes.index("y")], place[source.axes.index("x")]
-        for plane in _planes(source, box):
-            found.setdefault(plane, set()).add(at)
-    if sum(map(len, found.values())) >= full:
-        return None
-    return {plane: frozenset(at) for plane, at in found.items()}
+        planes = _planes(source, box)
+        there += bool(planes)
+        for plane in planes if number <= MOST else ():
+            found.setdefault(plane, set()).add((place[source.axes.index("y")], place[source.axes.index("x")]))
+    some = number <= MOST and sum(map(len, found.values())) < full
+    return Listing({plane: frozenset(at) for plane, at in found.items()} if some else None, objects, objects - there)
+
+
+def _thick(source: Source) -> int:
+    """Return how many chunks or shards lie one upon another, along all axes but y and x."""
+    deep = source.along("c", source.unit)
+    count = len({pick // deep for pick in source.picks})
+    for axis in source.outer:
+        thick = source.along(axis.name, source.unit)
+        count *= -(-(axis.first + axis.extent) // thick) - axis.first // thick
+    return count
 
 
 def _region(source: Source) -> Region:
@@ -64,13 +88,9 @@ def unit(source: Source) -> tuple[int, int]:
     return source.along("y", source.unit), source.along("x", source.unit)
 
 
-def _places(source: Source) -> list[tuple[int, ...]] | None:
-    """Return the places of all stored objects, or None where there are too many."""
-    found: list[tuple[int, ...]] = []
+def _places(source: Source) -> Iterator[tuple[int, ...]]:
+    """Give the places of all stored objects."""
     for key in source.array.list():
         parts = key.replace(".", "/").split("/")[-len(source.axes) :]
         if len(parts) == len(source.axes) and all(part.isdecimal() for part in parts):
-            found.append(tuple(map(int, parts)))
-            if len(found) > MOST:
-                return None
-    return found
+            yield tuple(map(int, parts))

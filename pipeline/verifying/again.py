@@ -9,9 +9,10 @@ from functools import partial
 import numpy as np
 
 from pipeline.geometry import Interval, Region
+from pipeline.kept import Kept
 from pipeline.kernels import TOLERANCE
 from pipeline.operation import Operation
-from pipeline.planning import ImagePlan, Kept
+from pipeline.planning import ImagePlan
 from pipeline.storage.maps import MapArray
 from pipeline.verifying.reference import Positions, Wide, evaluate, magnitude_of
 

@@ -8,7 +8,8 @@ import numpy as np
 from pipeline.describe import times
 from pipeline.execute.decisions import classes
 from pipeline.geometry import whole
-from pipeline.planning import ImagePlan, Kept
+from pipeline.kept import Kept
+from pipeline.planning import ImagePlan
 from pipeline.verifying.again import UNDER, WHOLE, Again, is_small, make_of, slack_of
 from pipeline.verifying.tables import Rows, planes_of
 

@@ -10,7 +10,8 @@ from scipy.ndimage import maximum_filter
 from scipy.spatial import KDTree
 
 from pipeline.geometry import Region
-from pipeline.planning import ImagePlan, Kept
+from pipeline.kept import Kept
+from pipeline.planning import ImagePlan
 from pipeline.sections import Detections
 from pipeline.verifying.again import Again
 from pipeline.verifying.reference import Wide

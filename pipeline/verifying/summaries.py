@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.planning import ImagePlan, Kept
+from pipeline.kept import Kept
+from pipeline.planning import ImagePlan
 from pipeline.sections import Summaries
 from pipeline.tables.sums import edges_of
 from pipeline.verifying.again import Again
