@@ -120,7 +120,7 @@ def compute(
                 sink.put(np.broadcast_to(values[:, None, None], shape).copy(), sink.region)
         return kept
 
-    read: Callable[[Region], Maps] = lambda region: plan.scale.to_map(_cut(raw, region, walk.read))  # noqa: E731
+    read = _reader(raw, walk.read, plan.scale.to_map)
     for group in plan.task.groups:
         last, region = group.end - 1, walk.needed[group.end]
         sinks: dict[int, list[Stored | Between]] = {
@@ -136,7 +136,7 @@ def compute(
             _run(plan.stack.part(group.first, group.end), plan.extents[group.first : group.end + 1], group, read, sinks)
         if between is None:
             break
-        read = _reader(between)
+        read = _reader(between.maps, between.region)
     return kept
 
 
@@ -160,8 +160,11 @@ def _run(
                     sink.put(made[inner], wanted[inner])
 
 
-def _reader(between: Between) -> Callable[[Region], Maps]:
-    return lambda region: _cut(between.maps, region, between.region)
+def _reader(
+    pixels: NDArray[Any], frame: Region, convert: Callable[[NDArray[Any]], Maps] = lambda part: part
+) -> Callable[[Region], Maps]:
+    """Return what gives parts of pixels over ``frame`` as map values."""
+    return lambda region: convert(_cut(pixels, region, frame))
 
 
 def _cut(array: NDArray[Any], region: Region, frame: Region) -> NDArray[Any]:

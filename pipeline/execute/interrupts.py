@@ -18,7 +18,8 @@ class Interrupts:
         self.number: int | None = None
         self._before: dict[int, Any] = {}
 
-    def __bool__(self) -> bool:
+    def heard(self) -> bool:
+        """Say whether a signal has come."""
         return self.number is not None
 
     def __enter__(self) -> Self:

@@ -182,10 +182,9 @@ def _through(course: Course, execute: Execute, told: RunFile) -> Report:
     plan, lock = course.plan, course.lock
     lock.begin(course.news)
     with Interrupts() as interrupts:
-        stopped = lambda: bool(interrupts)  # noqa: E731
-        for outcome in execute(course.work(stopped), course.segments, stopped):
+        for outcome in execute(course.work(interrupts.heard), course.segments, interrupts.heard):
             course.take(outcome)
-        if interrupts:
+        if interrupts.heard():
             course.journal.close(sync=True)
             interrupts.pass_on()
             raise RunError("interrupted; what is done is recorded: go on with --resume")
