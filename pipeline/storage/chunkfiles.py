@@ -75,7 +75,7 @@ class ChunkFiles:
         head, *rest = codecs
         if not isinstance(head, BytesCodec) or len(rest) > 1:
             return None
-        codec = _codec(rest[0]) if rest else None
+        codec = numcodec(rest[0]) if rest else None
         if rest and codec is None:
             return None
         order = ">" if head.endian and head.endian.value == "big" else "<"
@@ -182,7 +182,7 @@ def checksum(data: bytes) -> int:
     return int(google_crc32c.value(data))
 
 
-def _codec(codec: Any) -> Any:
+def numcodec(codec: Any) -> Any:
     """Return numcodecs' codec for one of zarr's, or None."""
     if isinstance(codec, BloscCodec):
         return Blosc(codec.cname.value, codec.clevel, _SHUFFLES[codec.shuffle.value], codec.blocksize)

@@ -12,6 +12,7 @@ from zarr.core.buffer import Buffer
 from zarr.storage import WrapperStore
 
 from pipeline.geometry import Region
+from pipeline.storage.capped import capped
 from pipeline.storage.chunkfiles import ChunkFiles, checksum
 from pipeline.storage.place import Place
 from pipeline.storage.shards import ShardFiles
@@ -58,6 +59,8 @@ class Handle:
         if files is None and mode == "r+":
             at = array.store_path
             array = zarr.open_array(Noting(at.store), path=at.path, mode=mode)
+        elif files is None:
+            array = capped(array)
         return cls(array, files)
 
     def read(self, box: Region) -> NDArray[Any]:
