@@ -126,7 +126,7 @@ def verify(job: Job, windows: int = 16, seed: int = 0) -> Verification:
     for rows in made.all:
         found.tables += [*tables.check_settings(plan, rows), *tables.check_images(rows, names)]
         again = f"; the scores of {found.decided} planes were made again" if rows is made.decisions else ""
-        found.checked.append(f"{rows.name}: {len(rows.columns['image'])} rows{again}")
+        found.checked.append(f"{rows.name}: {rows.count} rows{again}")
     return Verification(
         str(plan.store),
         found.windows,

@@ -63,6 +63,8 @@ CHANGES: dict[str, tuple[str, Change, str]] = {
         "column map_y: expected 0 to 38, got 39",
     ),
     "rows that are gone": ("detections", lambda t: t.iloc[::2], "a peak of edge is not in the table"),
+    "all rows gone": ("detections", lambda t: t.iloc[:0], "a peak of edge is not in the table"),
+    "no summaries": ("summaries", lambda t: t.iloc[:0], "image has 0 rows of summaries, and 1 maps"),
     "rows twice": ("detections", lambda t: pd.concat([t, t.iloc[3:4]]), "stands twice"),
     "rows too near": (
         "detections",

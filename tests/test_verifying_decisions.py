@@ -54,6 +54,7 @@ CHANGES: list[tuple[Callable[[Rows], Rows], str]] = [
     (put(3, path="elsewhere.zarr"), "decisions.csv: row 3, column path: expected "),
     (put(3, z="1"), "decisions.csv: row 3, column z: expected 2, got 1"),
     (lambda rows: rows[:-1], "decisions.csv: b has 2 rows of decisions, and 3 planes"),
+    (lambda _: [], "decisions.csv: a has 0 rows of decisions, and 1 planes"),
     (lambda rows: [rows[0], *rows], "decisions.csv: a has 2 rows of decisions, and 1 planes"),
     (lambda rows: [rows[0], rows[2], rows[1], rows[3]], "decisions.csv: row 1, column z: expected 0, got 1"),
     (lambda rows: [*rows[1:], rows[0]], "decisions.csv: row 3, column image: a stands after b; expected before it"),

@@ -112,7 +112,9 @@ def read(plan: Plan) -> Decided | None:
     stored = plan.store.read(f"{TABLES}/{name}") if name else None
     if name is None or stored is None:
         return None
-    table = FORMATS[name.rpartition(".")[2]].read(io.BytesIO(stored))
-    rows = [dict(zip(table, values, strict=True)) for values in zip(*(table[k][:SHOWN] for k in table), strict=True)]
-    counts = Counter(label or "" for label in table["class"])
-    return Decided(len(table["class"]), dict(sorted(counts.items())), tuple(rows))
+    counts, rows = Counter[str](), list[dict[str, Any]]()
+    for table in FORMATS[name.rpartition(".")[2]].parts(io.BytesIO(stored)):
+        counts.update(label or "" for label in table["class"])
+        first = (table[column][: SHOWN - len(rows)] for column in table)
+        rows += [dict(zip(table, values, strict=True)) for values in zip(*first, strict=True)]
+    return Decided(counts.total(), dict(sorted(counts.items())), tuple(rows))

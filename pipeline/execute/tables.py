@@ -28,16 +28,13 @@ from pipeline.storage.place import Place
 from pipeline.storage.source import place_of
 from pipeline.tables.columns import Column, detection_columns, summary_columns
 from pipeline.tables.formats import FORMATS
-from pipeline.tables.formats.base import Table, Writer
+from pipeline.tables.formats.base import TOGETHER, Table, Writer
 from pipeline.tables.peaks import ROW, Rows, best
 from pipeline.tables.sums import Sums, sum_up
 from pipeline.tables.watch import Found, Watch, wanted_of
 
 PLACED = np.dtype([("plane", "<i8"), *ROW.descr])
 """A peak and the number of its plane."""
-
-TOGETHER = 2**16
-"""Rows that go to a file at a time."""
 
 
 def files(plan: Plan) -> list[str]:

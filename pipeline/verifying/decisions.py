@@ -16,7 +16,7 @@ from pipeline.verifying.tables import Rows, planes_of
 
 def check(image: ImagePlan, table: Rows) -> Iterator[str]:
     """Say what is wrong with the rows of an image: one for each plane, whose class is that of the greatest score."""
-    rows = table.of_image.get(image.source.name, [])
+    rows = table.of(image)
     planes = list(planes_of(image))
     if len(rows) != len(planes):
         yield f"{table.name}: {image.source.name} has {len(rows)} rows of decisions, and {len(planes)} planes"
@@ -24,7 +24,7 @@ def check(image: ImagePlan, table: Rows) -> Iterator[str]:
     for column in expected[0] if expected else ():
         yield from table.unlike(column, rows[: len(expected)], [row[column] for row in expected])
     names = classes(image)
-    scores = np.stack([table.column(f"score_{name}", rows, np.float32) for name in names], axis=1)
+    scores = np.stack([table.columns[f"score_{name}"][rows] for name in names], axis=1).astype(np.float32)
     greatest = [None if np.isnan(row).any() else names[int(row.argmax())] for row in scores]
     yield from table.unlike("class", rows, greatest)
 
@@ -54,12 +54,12 @@ def make_again(image: ImagePlan, kept: Kept, plane: int) -> Again:
 
 def compare(image: ImagePlan, table: Rows, made: Sequence[Again]) -> Iterator[str]:
     """Say which scores are not those of the planes that were made again."""
-    rows = table.of_image.get(image.source.name, [])
+    rows = table.of(image)
     if len(rows) != image.source.planes:
         return  # `check` has said so
     for one, slack in zip(made, slack_of(made), strict=True):
         row = rows[one.plane : one.plane + 1]
         for name, expected, within in zip(classes(image), one.values.ravel(), slack.ravel(), strict=True):
-            got = table.column(f"score_{name}", row, np.float64)
+            got = table.columns[f"score_{name}"][row]
             same = np.isclose(got, expected, rtol=0, atol=within, equal_nan=True)
-            yield from table.wrong(f"score_{name}", row, [float(expected)], got.tolist(), ~same)
+            yield from table.wrong(f"score_{name}", row, ~same, [float(expected)].__getitem__)

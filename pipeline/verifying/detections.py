@@ -37,18 +37,17 @@ class Peaks:
     @classmethod
     def of(cls, image: ImagePlan, kept: Kept, table: Rows) -> "Peaks":
         """Return the rows of an image in a table."""
-        rows = table.of_image.get(image.source.name, [])
+        rows = table.of(image)
         wrong: list[str] = []
         there = np.ones(len(rows), bool)
 
         def within(column: str, first: int, extent: int) -> NDArray[np.int64]:
             nonlocal there
-            found = table.column(column, rows, np.int64)
-            off = (found < first) | (found >= first + extent)
-            told = f"{first} to {first + extent - 1}"
-            wrong.extend(table.wrong(column, rows, [told] * len(rows), [table.columns[column][n] for n in rows], off))
-            there &= ~off
-            return found - first
+            found = table.columns[column][rows]
+            good = (found >= first) & (found < first + extent) & (found == np.floor(found))
+            wrong.extend(table.wrong(column, rows, ~good, lambda _: f"{first} to {first + extent - 1}"))
+            there &= good
+            return np.where(good, found - first, 0).astype(np.int64)
 
         plane = np.zeros(len(rows), np.int64)
         for axis in image.source.outer:
@@ -56,13 +55,11 @@ class Peaks:
         at = [within(f"map_{name}", 0, extent) for name, extent in zip("yx", kept.array.extents, strict=True)]
         channels = kept.array.channels
         numbers = {name: number for number, name in enumerate(channels)}
-        features = [table.columns["feature"][n] for n in rows]
-        number = np.array([numbers.get(name, -1) for name in features], np.int64)
-        wrong += table.wrong("feature", rows, [" or ".join(channels)] * len(rows), features, number < 0)
+        number = np.array([numbers.get(name, -1) for name in table.columns["feature"][rows]], np.int64)
+        wrong += table.wrong("feature", rows, number < 0, lambda _: " or ".join(channels))
         there &= number >= 0
-        score = table.column("score", rows, np.float64)
-        own, pixels = np.array(rows, np.int64)[there], np.stack(at, axis=1)[there]
-        return cls(table, own, plane[there], number[there], pixels, score[there], tuple(wrong))
+        pixels, score = np.stack(at, axis=1)[there], table.columns["score"][rows][there].astype(np.float64)
+        return cls(table, rows[there], plane[there], number[there], pixels, score, tuple(wrong))
 
     def inside(self, plane: int, region: Region) -> Iterator[int]:
         """Give the places of the rows that lie in a region (y, x) of a plane."""
@@ -74,13 +71,12 @@ class Peaks:
 
 def check(image: ImagePlan, kept: Kept, wanted: Detections, peaks: Peaks) -> Iterator[str]:
     """Say which rows cannot be, whatever the maps: by their order, places, scores, and how near and many they are."""
-    table, rows = peaks.table, peaks.rows.tolist()
+    table, rows = peaks.table, peaks.rows
 
     def near(column: str, expected: Wide, within: float) -> Iterator[str]:
-        got = table.column(column, rows, np.float64)
-        off = ~(np.abs(got - expected) <= within + 1e-12 * np.abs(expected) * (within > 0))
-        told = [f"{n!r} ± {within}" for n in expected.tolist()] if within >= 0.5 else expected.tolist()
-        yield from table.wrong(column, rows, told, got.tolist(), off)
+        off = ~(np.abs(table.columns[column][rows] - expected) <= within + 1e-12 * np.abs(expected) * (within > 0))
+        about = f" ± {within}" if within >= 0.5 else ""
+        yield from table.wrong(column, rows, off, lambda n: f"{float(expected[n])!r}{about}")
 
     yield from _order(kept, peaks)
     yield from _world_of_planes(image, peaks, near)
@@ -91,11 +87,11 @@ def check(image: ImagePlan, kept: Kept, wanted: Detections, peaks: Peaks) -> Ite
         cut = image.stack.cut(kept.place, axis, peaks.at[:, axis], image.extents)
         yield from near(name, centre - cut, 0.5 * window.stride if wanted.refine else 0)
         step, first = kept.array.scale[axis], kept.array.translation[axis]
-        off = (table.column(name, rows, np.float64) - centre) / window.stride
+        off = (table.columns[name][rows] - centre) / window.stride
         sign = -1 if name == "y" and wanted.format == "geojson" and geo and geo.flipped else 1
         yield from near(f"world_{name}", sign * (first + step * (peaks.at[:, axis] + off)), 1e-6 * abs(step))
-    least = [f"at least {wanted.threshold:g}"] * len(rows)
-    yield from table.wrong("score", rows, least, peaks.score.tolist(), ~(peaks.score >= wanted.threshold))
+    low = ~(peaks.score >= wanted.threshold)
+    yield from table.wrong("score", rows, low, lambda _: f"at least {wanted.threshold:g}")
     # Those of other planes and features are far away along axes of their own.
     apart = np.column_stack([peaks.plane, peaks.number]) * (wanted.distance + 1)
     for a, b in sorted(KDTree(np.hstack([apart, peaks.at])).query_pairs(wanted.distance, np.inf)):

@@ -24,7 +24,7 @@ def check(image: ImagePlan, table: Rows) -> Iterator[str]:
         for kept in looked
         for plane, feature in product(planes_of(image), kept.array.channels)
     ]
-    rows = table.of_image.get(image.source.name, [])
+    rows = table.of(image)
     if len(rows) != len(expected):
         yield f"{table.name}: {image.source.name} has {len(rows)} rows of summaries, and {len(expected)} maps"
         return
@@ -36,14 +36,14 @@ def compare(
     image: ImagePlan, kept: Kept, wanted: Summaries, table: Rows, windows: Sequence[Again], slacks: Sequence[Wide]
 ) -> Iterator[str]:
     """Say what in the rows of a layer cannot be, after windows of it; more where one is a plane."""
-    rows = [n for n in table.of_image.get(image.source.name, []) if table.columns["layer"][n] == kept.array.layer]
+    rows = [n for n in table.of(image).tolist() if table.columns["layer"][n] == kept.array.layer]
     maps = len(kept.array.channels)
     if len(rows) != maps * image.source.planes:
         return  # `check` has said so
     for tell in (_wrong, _miscounted, _misplaced):
         for (again, slack), number in product(zip(windows, slacks, strict=True), range(maps)):
             at = rows[again.plane * maps + number]
-            row = {name: column[at] for name, column in table.columns.items()}
+            row = {name: table.value(name, at) for name in table.columns}
             where = f"{table.name}: row {at}, {kept.array.where(again.plane, again.seen)} of {row['feature']}"
             told = tell(image, kept, wanted, row, again, again.values[number], slack[number])
             yield from (f"{where}: {reason}" for reason in told)
@@ -53,7 +53,7 @@ def _misplaced(
     image: ImagePlan, kept: Kept, _: Summaries, row: dict[str, Any], again: Again, values: Wide, slack: Wide
 ) -> Iterator[str]:
     """Say what is wrong with the place of a map's maximum, as far as a window of it tells."""
-    if row["max"] is None:
+    if math.isnan(row["max"]):
         return
     at: list[int] = []
     for axis, (name, window) in enumerate(zip("yx", image.stack.window(kept.place), strict=True)):
@@ -84,7 +84,7 @@ def _wrong(
     numbers, slack = values[there], slack[there]
     if row["pixels"] != pixels:
         yield f"the table counts {row['pixels']} pixels of {pixels}"
-    if numbers.size and (row["max"] is None or (numbers - slack).max() > row["max"]):
+    if numbers.size and not (numbers - slack).max() <= row["max"]:
         yield f"{numbers.max():g} is more than the table's maximum of {row['max']}"
     if values.size < pixels or not np.isfinite(numbers).all() or not numbers.size:
         return

@@ -1,9 +1,10 @@
 """Verify tables: read them as a run has left them, and hold their rows against the images that it was of."""
 
 import io
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain, pairwise
 from typing import Any
 
 import numpy as np
@@ -17,10 +18,13 @@ from pipeline.storage.findings import TABLES
 from pipeline.storage.place import Place
 from pipeline.storage.source import place_of
 from pipeline.storage.target import recorded
-from pipeline.tables.columns import Column, detection_columns, summary_columns
+from pipeline.tables.columns import Column, Kind, detection_columns, summary_columns
 from pipeline.tables.formats import FORMATS
 from pipeline.tables.formats.base import Table
 from pipeline.tables.watch import wanted_of
+
+OUTER = ("t", "z")
+"""Axes that only the tables of some images have columns of."""
 
 FEW = 5
 """Rows of a column that are named as wrong, before the others are counted."""
@@ -28,41 +32,63 @@ FEW = 5
 
 @dataclass(frozen=True)
 class Rows:
-    """A table as it is read: its file's name, the values of each column, and what it says of all of them."""
+    """A table as it is read: its file's name, and what it says of all rows.
+
+    ``columns`` are arrays: of numbers float64 (whole ones, too), NaN for none; of text and lists those, once each.
+    """
 
     name: str
-    columns: Table
+    columns: Mapping[str, NDArray[Any]]
+    kinds: Mapping[str, Kind]
     about: Mapping[str, Any]
 
-    @cached_property
-    def of_image(self) -> Mapping[str, list[int]]:
-        """The numbers of the rows of each image, by its name."""
-        found: dict[str, list[int]] = {}
-        for number, image in enumerate(self.columns["image"]):
-            found.setdefault(image, []).append(number)
-        return found
+    @property
+    def count(self) -> int:
+        """The number of rows."""
+        return len(self.columns["image"])
 
-    def column(self, name: str, rows: Sequence[int], kind: type[Any]) -> NDArray[Any]:
-        """Return a column of some rows; what is none as NaN, or as −1 where numbers are whole."""
-        none = -1 if kind is np.int64 else np.nan
-        values = self.columns[name]
-        return np.array([none if values[n] is None else values[n] for n in rows], kind)
+    @cached_property
+    def runs(self) -> list[tuple[Any, range]]:
+        """The images in their order, each with its rows; one whose rows do not stand together comes again."""
+        images = self.columns["image"]
+        cuts = np.flatnonzero(images[1:] != images[:-1]) + 1
+        ends = [*cuts.tolist(), len(images)] if len(images) else []
+        return [(images[a], range(a, b)) for a, b in pairwise([0, *ends])]
+
+    @cached_property
+    def of_image(self) -> Mapping[str, NDArray[np.int64]]:
+        """The numbers of the rows of each image, by its name."""
+        found: dict[str, list[range]] = {}
+        for image, rows in self.runs:
+            found.setdefault(image, []).append(rows)
+        return {image: np.concatenate([np.arange(r.start, r.stop) for r in rows]) for image, rows in found.items()}
+
+    def of(self, image: ImagePlan) -> NDArray[np.int64]:
+        """Return the numbers of the rows of an image."""
+        return self.of_image.get(image.source.name, np.empty(0, np.int64))
+
+    def value(self, column: str, row: int) -> Any:
+        """Return what stands in a row of a column; None for whole numbers that are none."""
+        found = self.columns[column][row]
+        if self.kinds[column] == "whole":
+            return None if np.isnan(found) else int(found) if found == int(found) else float(found)
+        return float(found) if isinstance(found, np.floating) else found
 
     def wrong(
-        self, column: str, rows: Sequence[int], expected: Sequence[Any], got: Sequence[Any], off: NDArray[np.bool_]
+        self, column: str, rows: NDArray[np.int64], off: NDArray[np.bool_], expected: Callable[[int], Any]
     ) -> Iterator[str]:
-        """Say in which of some rows a column is off, and what it should be."""
+        """Say in which of some rows a column is off, and what it should be in the n-th of these."""
         numbers = np.flatnonzero(off).tolist()
         for n in numbers[:FEW]:
-            yield f"{self.name}: row {rows[n]}, column {column}: expected {_told(expected[n])}, got {_told(got[n])}"
+            got = _told(self.value(column, rows[n]))
+            yield f"{self.name}: row {rows[n]}, column {column}: expected {_told(expected(n))}, got {got}"
         if len(numbers) > FEW:
             yield f"{self.name}: column {column}: {len(numbers) - FEW} more rows are wrong"
 
-    def unlike(self, column: str, rows: Sequence[int], expected: Sequence[Any]) -> Iterator[str]:
+    def unlike(self, column: str, rows: NDArray[np.int64], expected: Sequence[Any]) -> Iterator[str]:
         """Say in which of some rows a column is anything else than what it should be."""
-        got = [self.columns[column][n] for n in rows]
-        off = np.array([a != b for a, b in zip(expected, got, strict=True)], bool)
-        yield from self.wrong(column, rows, expected, got, off)
+        off = [self.value(column, row) != one for row, one in zip(rows.tolist(), expected, strict=True)]
+        yield from self.wrong(column, rows, np.array(off, bool), lambda n: expected[n])
 
 
 def _told(value: Any) -> str:
@@ -92,13 +118,12 @@ def read(plan: Plan) -> Tables:
     another config.
     """
     first = plan.images[0]
-    outer = [axis.name for axis in first.source.outer]
     detections, summaries = wanted_of(kept.watch for kept in first.made)
     decided = decisions.file_of(plan)
     found = Tables(
-        _read(plan, f"detections.{detections.format}", detection_columns(outer)) if detections else None,
-        _read(plan, "summaries.parquet", summary_columns(outer, summaries)) if summaries else None,
-        _read(plan, decided, decisions.columns(outer, first)) if decided else None,
+        _read(plan, f"detections.{detections.format}", detection_columns(OUTER)) if detections else None,
+        _read(plan, "summaries.parquet", summary_columns(OUTER, summaries)) if summaries else None,
+        _read(plan, decided, decisions.columns(OUTER, first)) if decided else None,
     )
     before, now = ((recorded(plan.store) or {}).get("config") or {}).get("output") or {}, plan.config["output"]
     for name in ("detections", "summaries", "decisions"):
@@ -133,18 +158,37 @@ def _read(plan: Plan, name: str, columns: Sequence[Column]) -> Rows:
         raise OutputError(f"{path}: there is no such table; make it with 'haloflow run'")
     try:
         form = FORMATS[name.rpartition(".")[2]]
-        table, about = form.read(io.BytesIO(data)), form.about_of(io.BytesIO(data))
+        rows = _joined(name, columns, form.parts(io.BytesIO(data)), form.about_of(io.BytesIO(data)))
     except HaloflowError:
         raise
     except Exception as error:  # noqa: BLE001 - whatever a damaged file makes its reader raise
         raise OutputError(f"{path}: cannot be read: {error}") from None
-    if not any(table.values()):  # of no rows some formats have no columns
-        return Rows(name, {column.name: [] for column in columns}, about)
-    if lacking := [column.name for column in columns if column.name not in table]:
+    if lacking := [column.name for column in columns if column.name not in rows.columns]:
         raise OutputError(
             f"{path}: has no column {lacking[0]}: it is of a run that differs; make it with 'haloflow run --overwrite'"
         )
-    return Rows(name, table, about)
+    return rows
+
+
+def _joined(name: str, columns: Sequence[Column], parts: Iterable[Table], about: Mapping[str, Any]) -> Rows:
+    """Return parts of a table as one; of no rows some formats have no columns."""
+    texts: dict[Any, Any] = {}
+    found: dict[str, list[NDArray[Any]]] = {}
+    for part in parts:
+        for column in (column for column in columns if column.name in part):
+            values: Any = part[column.name]
+            if column.kind == "text":  # the same few names again and again
+                values = [texts.setdefault(value, value) for value in values]
+            filled = np.empty(len(values), np.float64 if column.kind in ("whole", "float32", "float64") else object)
+            filled[:] = values  # as NaN what is None
+            found.setdefault(column.name, []).append(filled)
+    if not any(map(len, chain.from_iterable(found.values()))):
+        found = {column.name: [np.empty(0, object)] for column in columns}
+    joined = {column: np.concatenate(values) for column, values in found.items()}
+    count = len(next(iter(joined.values())))
+    outer = {column.name for column in columns} & {*OUTER, *(f"world_{axis}" for axis in OUTER)}
+    joined |= {key: np.full(count, np.nan) for key in outer - joined.keys()}
+    return Rows(name, joined, {column.name: column.kind for column in columns}, about)
 
 
 def failed(store: Place) -> frozenset[str]:
@@ -168,13 +212,14 @@ def pixel(at: Iterable[int]) -> Region:
 def check_images(rows: Rows, images: Sequence[str]) -> Iterator[str]:
     """Say which rows of a table are of no image of the run, and which are not in the images' order."""
     place = {image: number for number, image in enumerate(images)}
-    for image, numbers in rows.of_image.items():
+    latest = -1
+    for image, numbers in rows.runs:
         if image not in place:
             more = f" and {len(numbers) - 1} more" if len(numbers) > 1 else ""
             yield f"{rows.name}: row {numbers[0]}{more}, column image: {_told(image)} is no image of the run"
-    latest = -1
-    for number, image in enumerate(rows.columns["image"]):
-        if place.get(image, latest) < latest:
-            yield f"{rows.name}: row {number}, column image: {image} stands after {images[latest]}; expected before it"
+        elif place[image] < latest:
+            before = images[latest]
+            yield f"{rows.name}: row {numbers[0]}, column image: {image} stands after {before}; expected before it"
             return
-        latest = place.get(image, latest)
+        else:
+            latest = place[image]

@@ -1,10 +1,14 @@
 """What every format of tables is: a writer of rows to a file, and a reader of them."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
 from typing import Any, BinaryIO
 
 from pipeline.tables.columns import Column
+
+TOGETHER = 2**16
+"""Rows that are read or written at a time."""
 
 Table = dict[str, list[Any]]
 """The values of each column by its name; None for none."""
@@ -38,8 +42,16 @@ class Writer(ABC):
 
     @staticmethod
     @abstractmethod
-    def read(file: BinaryIO) -> Table:
+    def parts(file: BinaryIO) -> Iterator[Table]:
+        """Give a table as it was written, some rows at a time; of no rows one part, with the columns that are told."""
+
+    @classmethod
+    def read(cls, file: BinaryIO) -> Table:
         """Return a table as it was written."""
+        first, *others = cls.parts(file)
+        for part, (name, values) in product(others, first.items()):
+            values.extend(part[name])
+        return first
 
     @staticmethod
     def about_of(file: BinaryIO) -> Mapping[str, Any]:

@@ -2,11 +2,12 @@
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any, BinaryIO
 
 from pipeline.tables.columns import Column
-from pipeline.tables.formats.base import Table, Writer
+from pipeline.tables.formats.base import TOGETHER, Table, Writer
 
 
 class Csv(Writer):
@@ -34,13 +35,20 @@ class Csv(Writer):
         self._text.detach()
 
     @staticmethod
-    def read(file: BinaryIO) -> Table:
-        """Return a table as it was written, numbers as numbers."""
-        head, *rows = csv.reader(io.StringIO(file.read().decode()))
+    def parts(file: BinaryIO) -> Iterator[Table]:
+        """Give a table as it was written, numbers as numbers, some rows at a time."""
+        text = io.TextIOWrapper(file, "utf-8", newline="")
+        rows = csv.reader(text)
+        head = next(rows, [])
         axes = [name for name in head if name.startswith("axis-")]
         outer = [name for name in ("t", "z") if name in head]
         world = dict(zip(axes, [f"world_{name}" for name in (*outer, "y", "x")], strict=True)) if axes else {}
-        return {world.get(name, name): [_value(name, row[n]) for row in rows] for n, name in enumerate(head)}
+        some = list(islice(rows, TOGETHER))
+        while True:
+            yield {world.get(name, name): [_value(name, row[n]) for row in some] for n, name in enumerate(head)}
+            if not (some := list(islice(rows, TOGETHER))):
+                break
+        text.detach()
 
 
 def _value(name: str, text: str) -> str | int | float | None:

@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, BinaryIO
 
 from pipeline.errors import OutputError
@@ -45,8 +45,8 @@ class GeoJson(Writer):
         self.file.write(b"\n]}\n")
 
     @staticmethod
-    def read(file: BinaryIO) -> Table:
-        """Return a table as it was written; of images on Earth ``world_y`` is the world's own."""
+    def parts(file: BinaryIO) -> Iterator[Table]:
+        """Give a table as it was written, in one; of images on Earth ``world_y`` is the world's own."""
         rows = json.load(file)["features"]
         points = [row["geometry"]["coordinates"] for row in rows]
         table: Table = {"world_x": [x for x, _ in points], "world_y": [y for _, y in points]}
@@ -54,7 +54,7 @@ class GeoJson(Writer):
         table |= {name: [row["properties"][name] for row in rows] for name in names}
         if "score" in table:  # JSON has no infinity, and no peak is NaN or minus that
             table["score"] = [math.inf if score is None else score for score in table["score"]]
-        return table
+        yield table
 
     @staticmethod
     def check(crs: set[str]) -> None:

@@ -1,16 +1,13 @@
 """Parquet, through pyarrow (the extra ``tables``): for pandas, Polars, DuckDB, Spark, R and QGIS."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from typing import Any, BinaryIO
 
 from pipeline.errors import OutputError
 from pipeline.tables.columns import Column
-from pipeline.tables.formats.base import Table, Writer
-
-TOGETHER = 2**16
-"""Rows of a group: whatever the tasks were, the file is the same."""
+from pipeline.tables.formats.base import TOGETHER, Table, Writer
 
 
 def pyarrow() -> tuple[Any, Any]:
@@ -41,7 +38,7 @@ class Parquet(Writer):
         self._waiting: Table = {column.name: [] for column in columns}
 
     def add(self, rows: Table, *, flipped: bool = False) -> None:
-        """Write some rows, whole groups at a time."""
+        """Write some rows, whole groups at a time: whatever the tasks were, the file is the same."""
         del flipped
         for name, values in self._waiting.items():
             values.extend(rows[name])
@@ -59,10 +56,13 @@ class Parquet(Writer):
         self._writer.write_table(self._table(rows, schema=self._schema))
 
     @staticmethod
-    def read(file: BinaryIO) -> Table:
-        """Return a table as it was written."""
-        table: Table = pyarrow()[1].read_table(file).to_pydict()
-        return table
+    def parts(file: BinaryIO) -> Iterator[Table]:
+        """Give a table as it was written, a group of rows at a time."""
+        stored = pyarrow()[1].ParquetFile(file)
+        for number in range(stored.num_row_groups):
+            yield stored.read_row_group(number).to_pydict()
+        if not stored.num_row_groups:
+            yield {name: [] for name in stored.schema_arrow.names}
 
     @staticmethod
     def about_of(file: BinaryIO) -> Mapping[str, Any]:
