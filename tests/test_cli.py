@@ -15,6 +15,7 @@ import pytest
 import zarr
 
 import pipeline
+from pipeline.execute.interrupts import Interrupts
 from pipeline.kernels import BACKENDS
 from tests.conftest import drawing_of_x
 
@@ -204,6 +205,19 @@ def test_help_answers_at_once_and_loads_nothing_heavy() -> None:
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     for command in ("run", "plan", "validate", "schema", "ingest", "status", "verify", "info"):
         assert f"\n  {command}" in done.stdout
+
+
+def test_a_signal_that_is_ignored_stays_so() -> None:
+    """A shell's scripts have what they start with & ignore Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with Interrupts() as interrupts:
+            signal.raise_signal(signal.SIGINT)
+            assert not interrupts.heard()
+            assert signal.getsignal(signal.SIGTERM) == interrupts._note
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize("cluster", ["local", "serial"])

@@ -11,7 +11,8 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 class Interrupts:
     """While this is entered, the first SIGINT or SIGTERM is noted, and the second does what it would have done before.
 
-    Only the main thread hears signals; elsewhere nothing changes.
+    Only the main thread hears signals; elsewhere nothing changes. What is ignored stays so: a shell lets what runs in
+    the background of a script ignore SIGINT.
     """
 
     def __init__(self) -> None:
@@ -24,7 +25,8 @@ class Interrupts:
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
+            heard = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+            self._before = {number: signal.signal(number, self._note) for number in heard}
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -8,6 +8,7 @@ anything was not recovered, came out wrong or was left behind.
 
 import argparse
 import random
+import signal
 import sys
 import tempfile
 import time
@@ -38,6 +39,8 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=1024, help="pixels of the image's edge [1024]")
     parser.add_argument("--folder", type=Path, help="where to work (default: a temporary folder)")
     told = parser.parse_args()
+    # Where this runs in the background of a script, SIGINT is ignored, and what it starts would ignore it, too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     rows = []
     with tempfile.TemporaryDirectory(prefix="haloflow-chaos-", dir=told.folder) as folder:
         room = Room(Path(folder), told.side)
