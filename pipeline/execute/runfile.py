@@ -7,7 +7,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
-from pipeline.clusters.agreement import versions
+from pipeline.clusters.agreement import own
 from pipeline.errors import HaloflowError
 from pipeline.execute.crew import Crew
 from pipeline.execute.report import Report
@@ -30,7 +30,7 @@ class RunFile:
         kernels = zip(first.stack.operations, first.stack.choices, strict=True)
         self._told: dict[str, Any] = {
             "config": dict(plan.config),
-            "versions": versions(lambda ask: ask()),
+            "versions": dict(own()),
             "plan": {
                 "images": images,
                 "memory_limit": plan.memory,

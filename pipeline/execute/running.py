@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from pipeline.clusters import manager
+from pipeline.clusters.agreement import own
 from pipeline.clusters.base import Manager
 from pipeline.describe import image_dict, plan_record
 from pipeline.errors import HaloflowError, OutputError, RunError
@@ -140,7 +140,7 @@ def _executor(
 
 def _record(plan: Plan, kinds: Kinds) -> dict[str, Any]:
     return {
-        "version": version("haloflow"),
+        "version": own()["haloflow"],
         "config": dict(plan.config),
         "identity": plan.identity,
         "plan": plan_record(plan, kinds),
