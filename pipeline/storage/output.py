@@ -63,25 +63,28 @@ def add(store: Where, maps: Sequence[MapArray], *, new: bool = False) -> None:
     """
     place = Place.of(store)
     try:
-        for image in dict.fromkeys(m.image for m in maps):
-            _make(place / image, empty_group(zarr_format(maps[0])), new=new)
+        wanted = dict(pair for m in maps for pair in _empty(m))
+        found = {} if new else place.read_all(wanted)
+        place.write_all({key: data for key, data in wanted.items() if found.get(key) is None})
+        others = {key.rpartition("/")[0] for key, data in found.items() if data not in (None, wanted[key])}
         for m in maps:
-            _make(place / m.group, group_files(m, [Window.of(-1.0, 1.0)] * len(m.channels), together=False), new=new)
-            for name, wanted in form_of(m).files.items():
-                if _make(place / m.group / name, wanted, new=new):  # an earlier run made another
-                    _refuse_another(m, int(name), zarr.open_array((place / m.group / name).store(), mode="r"))
+            for number in form_of(m).files:
+                if (array := f"{m.group}/{number}") in others:  # an earlier run made another
+                    _refuse_another(m, int(number), zarr.open_array((place / array).store(), mode="r"))
     except HaloflowError:
         raise
     except Exception as error:
         raise OutputError(f"output.store: {store} cannot be made: {error}") from error
 
 
-def _make(place: Place, wanted: Mapping[str, bytes], *, new: bool) -> bool:
-    """Write the files of metadata that are not there; say whether others than wanted were."""
-    found = dict.fromkeys(wanted) if new else {name: place.read(name) for name in wanted}
-    for name in (name for name, data in found.items() if data is None):
-        place.write(name, wanted[name])
-    return any(data not in (None, wanted[name]) for name, data in found.items())
+def _empty(m: MapArray) -> Iterator[tuple[str, bytes]]:
+    """Give the files of metadata of a map that has no pixels yet, from the group of its image on."""
+    for name, data in empty_group(zarr_format(m)).items():
+        yield f"{m.image}/{name}", data
+    for name, data in group_files(m, [Window.of(-1.0, 1.0)] * len(m.channels), together=False).items():
+        yield f"{m.group}/{name}", data
+    for number, made in form_of(m).files.items():
+        yield from ((f"{m.group}/{number}/{name}", data) for name, data in made.items())
 
 
 def _refuse_another(m: MapArray, number: int, array: Any) -> None:

@@ -4,10 +4,11 @@ The options that open a place (keys, endpoints) travel with it to the workers, a
 of a place, and so in no store, record, log or error.
 """
 
+import asyncio
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Union
@@ -158,6 +159,28 @@ class Place:
         self._check_writable()
         sync(self._store.set((self / key).key, default_buffer_prototype().buffer.from_bytes(data)))
 
+    def read_all(self, keys: Iterable[str]) -> dict[str, bytes | None]:
+        """Return what `read` does of several keys; elsewhere than here all are asked for at once."""
+        wanted = list(keys)
+        if self.is_local:
+            return {key: self.read(key) for key in wanted}
+        prototype = default_buffer_prototype()
+        asked = [self._store.get((self / key).key, prototype) for key in wanted]
+        return {
+            key: None if found is None else found.to_bytes()
+            for key, found in zip(wanted, sync(_together(asked)), strict=True)
+        }
+
+    def write_all(self, files: Mapping[str, bytes]) -> None:
+        """Do what `write` does for several keys; elsewhere than here all at once."""
+        if self.is_local:
+            for key, data in files.items():
+                self.write(key, data)
+            return
+        self._check_writable()
+        buffer = default_buffer_prototype().buffer
+        sync(_together([self._store.set((self / key).key, buffer.from_bytes(data)) for key, data in files.items()]))
+
     def create(self, key: str, data: bytes) -> bool:
         """Write the bytes of a key that is not there yet; False, and nothing is changed, where it is.
 
@@ -225,6 +248,10 @@ class Place:
 
 Where = Union[Place, str]  # noqa: UP007 - the class is not there yet when its own methods are read
 """A place, or the text of one."""
+
+
+async def _together(asked: Sequence[Awaitable[Any]]) -> list[Any]:
+    return await asyncio.gather(*asked)
 
 
 def _zip_in(text: str) -> str | None:
