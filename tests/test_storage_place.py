@@ -160,3 +160,17 @@ def test_a_write_that_fails_leaves_nothing_behind(tmp_path, monkeypatch):
                 put("run.json", b"whole or not at all")
     assert written == [19, 16, 19, 16]
     assert not list(tmp_path.iterdir())
+
+
+def test_a_file_that_cannot_be_named_leaves_nothing(tmp_path, monkeypatch):
+    place = Place.of(str(tmp_path / "p"))
+    place.write("deep/a", b"old")
+
+    def fail(*names):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(OSError, match="Input/output error"):
+        place.write("deep/a", b"new")
+    assert [path.name for path in (tmp_path / "p/deep").iterdir()] == ["a"]
+    assert place.read("deep/a") == b"old"

@@ -157,14 +157,7 @@ class ChunkFiles:
         return chunk
 
     def _put(self, key: str, encoded: Any) -> None:
-        """Write a file under a name of its own and rename it into place, so that no reader sees half of it."""
-        target = f"{self.folder}/{key}"
-        partial = put_aside(target, encoded, self.staging)
-        try:
-            os.replace(partial, target)
-        except FileNotFoundError:
-            os.makedirs(os.path.dirname(target), exist_ok=True)
-            os.replace(partial, target)
+        put(f"{self.folder}/{key}", encoded, self.staging)
 
     def _is_empty(self, chunk: NDArray[Any]) -> bool:
         """Say whether all is fill value, to the bit (−0 is not 0); a few pixels tell for most chunks that it is not."""
@@ -215,6 +208,28 @@ def put_aside(target: str, data: Any, folder: str | None = None) -> str:
         os.makedirs(folder or above, exist_ok=True)
         _put(partial, data)
     return partial
+
+
+def put(target: str, data: Any, folder: str | None = None) -> None:
+    """Write a file under a name of its own and rename it into place, so that no reader sees half of it.
+
+    Parameters
+    ----------
+    target, data
+        Where, and what.
+    folder
+        Where it is until it is whole; by default beside its place.
+    """
+    partial = put_aside(target, data, folder)
+    try:
+        try:
+            os.replace(partial, target)
+        except FileNotFoundError:
+            os.makedirs(os.path.dirname(target), exist_ok=True)
+            os.replace(partial, target)
+    except OSError:
+        os.unlink(partial)
+        raise
 
 
 def _put(path: str, data: Any) -> None:

@@ -19,7 +19,7 @@ from zarr.storage import StorePath
 
 from pipeline.errors import PlaceError
 from pipeline.storage.allowed import allowed
-from pipeline.storage.chunkfiles import get, put_aside
+from pipeline.storage.chunkfiles import get, put, put_aside
 from pipeline.storage.remote import NOT_LISTED, SCHEMES, WRITABLE, connect
 
 VARIABLE = "HALOFLOW_STORAGE_OPTIONS"
@@ -153,8 +153,7 @@ class Place:
     def write(self, key: str, data: bytes) -> None:
         """Write the bytes of a key, whole or not at all."""
         if self.is_local:
-            target = f"{self.root}/{key}"
-            os.replace(put_aside(target, data), target)
+            put(f"{self.root}/{key}", data)
             return
         self._check_writable()
         sync(self._store.set((self / key).key, default_buffer_prototype().buffer.from_bytes(data)))
