@@ -12,9 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 import zarr
+from scipy.ndimage import maximum_filter
 
 import pipeline
 from pipeline.storage.metadata import Placed, Window, describe
+from pipeline.verifying.detections import greatest_beside
 
 Call = Callable[..., tuple[int, str, str]]
 Change = Callable[[pd.DataFrame], pd.DataFrame]
@@ -128,6 +130,27 @@ def test_what_is_wrong_with_a_table_is_named(asked: Path, haloflow: Call) -> Non
     path.unlink()
     code, _, err = haloflow("verify", "config.yaml")
     assert (code, "there is no such table" in err) == (2, True)
+
+
+def test_a_peak_that_is_missing_is_found_however_far_peaks_are_apart(asked: Path, haloflow: Call) -> None:
+    apart = ("--set", "output.detections.distance=1024")
+    assert haloflow("run", "config.yaml", *CUT, *apart)[0] == 0
+    code, out, err = haloflow("verify", "config.yaml", *apart)
+    assert code == 0, out + err
+    rewrite(TABLES / "detections.parquet", lambda t: t.iloc[1:])
+    code, out, _ = haloflow("verify", "config.yaml", *apart)
+    assert code == 3
+    assert "a peak of edge is not in the table" in out
+
+
+def test_what_is_greatest_beside_a_pixel_is_what_a_window_with_a_hole_says() -> None:
+    draw = np.random.default_rng(4)
+    for distance in (1, 2, 3, 8, 40):
+        values = draw.choice([-np.inf, -1.0, 0.0, 1.0, 2.0, 3.0], (2, 11, 17), p=[0.5, 0.2, 0.1, 0.1, 0.07, 0.03])
+        hole = np.ones((2 * distance + 1,) * 2, bool)
+        hole[distance, distance] = False
+        expected = [maximum_filter(v, footprint=hole, mode="constant", cval=-np.inf) for v in values]
+        assert np.array_equal(greatest_beside(values, distance), expected)
 
 
 def test_a_table_that_was_asked_for_otherwise_is_named(asked: Path, haloflow: Call) -> None:

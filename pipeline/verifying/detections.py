@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import maximum_filter
+from scipy.ndimage import maximum_filter1d
 from scipy.spatial import KDTree
 
 from pipeline.geometry import Region
@@ -138,13 +138,7 @@ def _world_of_planes(image: ImagePlan, peaks: Peaks, near: Any) -> Iterator[str]
 def compare(kept: Kept, wanted: Detections, peaks: Peaks, again: Again, slack: Wide) -> Iterator[str]:
     """Say what in a window of a map is not as the table has it, as far as the slack of each pixel lets it be told."""
     values = np.where(np.isnan(again.values), -np.inf, again.values)
-    size = 2 * wanted.distance + 1
-    footprint = np.ones((size, size), bool)
-    footprint[wanted.distance, wanted.distance] = False
-    around = [
-        np.stack([maximum_filter(v, footprint=footprint, mode="constant", cval=-np.inf) for v in moved])
-        for moved in (values - slack, values + slack)
-    ]
+    around = [greatest_beside(moved, wanted.distance) for moved in (values - slack, values + slack)]
     told = np.zeros(values.shape, bool)
     for row in peaks.inside(again.plane, again.own):
         y, x = (int(p) - i.start for p, i in zip(peaks.at[row], again.seen, strict=True))
@@ -166,3 +160,21 @@ def compare(kept: Kept, wanted: Detections, peaks: Peaks, again: Again, slack: W
         if wanted.top is None or len(mine) < wanted.top or least > mine.min():
             where = kept.array.where(again.plane, pixel(place))
             yield f"{peaks.table.name}: {where}: a peak of {kept.array.channels[number]} is not in the table"
+
+
+def greatest_beside(values: Wide, distance: int) -> Wide:
+    """Return for each pixel of (c, y, x) maps the greatest of the others within a distance along both axes, or −inf."""
+    left, right = _before(values, distance, -1), _before(values[..., ::-1], distance, -1)[..., ::-1]
+    beside = np.maximum(left, right)
+    rows = np.maximum(beside, values)
+    above, below = _before(rows, distance, -2), _before(rows[:, ::-1], distance, -2)[:, ::-1]
+    return np.maximum(beside, np.maximum(above, below))
+
+
+def _before(values: Wide, distance: int, axis: int) -> Wide:
+    """Return for each pixel the greatest of those up to a distance before it along an axis."""
+    size = max(1, min(distance, values.shape[axis] - 1))
+    moved = np.full_like(values, -np.inf)
+    moved.swapaxes(axis, 0)[1:] = values.swapaxes(axis, 0)[:-1]
+    filtered: Wide = maximum_filter1d(moved, size, axis, mode="constant", cval=-np.inf, origin=(size - 1) // 2)
+    return filtered
