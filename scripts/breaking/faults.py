@@ -220,6 +220,7 @@ def full(room: Room, count: int, rng: random.Random) -> Row:
                 row.wrong += 1
             subprocess.run(["mount", "-o", f"remount,size={4 * need + 2**24}", disk], check=True)
             ended = row.take(room.run(f"disk/{STORE}", "--resume"))
+            row.resumed += 1
             shutil.copytree(disk / STORE, small)
         finally:
             subprocess.run(["umount", disk], check=True)
