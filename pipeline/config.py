@@ -196,6 +196,7 @@ def _tell(document: Document, detail: ErrorDetails, keys: Callable[[Path, Any], 
                 .replace("a valid integer", "an integer")
                 .replace("valid ", "")
                 .replace(" after validation", "")
+                .partition(" or instance of ")[0]
             )
             message = message.replace("tuple", "list").replace("Tuple", "list")
             return f"{at}: {message[0].lower() + message[1:]}; found {_short(found)}"

@@ -89,7 +89,9 @@ def _is_path(given: str, image: str) -> bool:
 
 
 def _refuse_few(path: Path, counts: Counter[str]) -> None:
-    told = ", ".join(f"{label} {count}" for label, count in sorted(counts.items())) or "none"
+    told = ", ".join(f"{label} {count}" for label, count in sorted(counts.items()))
+    if not counts:
+        raise InputError(f"{path}: has no labels; votes decide between two classes or more")
     if len(counts) < 2:
         raise InputError(f"{path}: has labels of one class only ({told}); votes decide between two or more")
     if min(counts.values()) < 2:

@@ -43,8 +43,9 @@ class Verification:
     ``worst`` is the largest deviation, beyond what a stored type narrower than float32 rounds, as a part of the map's
     scale (the greatest absolute value in the windows, or `CANCELLED` of what its sums pass through); ``misplaced``
     counts pixels that are NaN or infinite on one side only, ``off`` those of a pyramid's further levels that are not
-    what the level before makes; ``unreadable`` names the windows that could not be read, ``tables`` says what in the
-    tables is not as the maps are; ``checked`` and ``unchecked`` say what of them was looked at and what was not.
+    what the level before makes; ``maps`` counts the kept ones that were read, ``unreadable`` names the windows that
+    could not be; ``tables`` says what in the tables is not as the maps are; ``checked`` and ``unchecked`` say what of
+    them was looked at and what was not.
     """
 
     store: str
@@ -54,6 +55,7 @@ class Verification:
     where: str
     misplaced: int
     off: int = 0
+    maps: int = 0
     unreadable: tuple[str, ...] = ()
     tables: tuple[str, ...] = ()
     checked: tuple[str, ...] = ()
@@ -74,10 +76,14 @@ class Verification:
         verdict = "verified" if self.passed else "NOT the same"
         odd = f"; {self.misplaced} pixels are NaN or infinite on one side only" if self.misplaced else ""
         odd += f"; {self.off} pixels of further levels are not what the level before makes" if self.off else ""
-        lines = [
-            f"{verdict}: {self.store}: {self.windows} windows, {self.pixels} pixels recomputed in float64; the largest "
-            f"deviation is {self.worst:.2g} of the map's scale (tolerance {self.tolerance:g}), in {self.where}{odd}"
-        ]
+        against = (
+            f"; the largest deviation is {self.worst:.2g} of the map's scale (tolerance {self.tolerance:g}), in "
+            f"{self.where}{odd}"
+            if self.maps
+            else " for the tables; no maps are kept"
+        )
+        made = f"{self.windows} windows, {self.pixels} pixels recomputed in float64"
+        lines = [f"{verdict}: {self.store}: {made}{against}"]
         lines += [f"cannot be read: {window}" for window in self.unreadable]
         lines += _shown("not as the maps are", self.tables)
         lines += [f"checked: {table}" for table in self.checked]
@@ -135,6 +141,7 @@ def verify(job: Job, windows: int = 16, seed: int = 0) -> Verification:
         found.where,
         found.misplaced,
         found.off,
+        sum(len(image.kept) for image in plan.images),
         tuple(found.unreadable),
         tuple(found.tables),
         tuple(found.checked),

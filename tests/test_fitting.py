@@ -161,6 +161,7 @@ REFUSED = [
         "image,label\ndark-0,dark\ndark-1,dark\nlight-1,light\n",
         "labels.csv: has a class of one image (dark 2, light 1)",
     ),
+    ("image,label\n", "labels.csv: has no labels; votes decide between two classes or more"),
     ("image,label\ndark-0,dark\ndark-0,light\n", "labels.csv:3: 'dark-0' is light, and in line 2 dark"),
     ("image,label\ndark-0,\n", "labels.csv:2: has no label"),
     ("image,label\n,dark\n", "labels.csv:2: has no image"),

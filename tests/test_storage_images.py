@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 import re
 from pathlib import Path
 
@@ -228,6 +229,14 @@ def test_globs_and_lists_name_each_image_once_and_in_order():
 def test_what_names_no_image_is_refused(path):
     with pytest.raises(InputError, match=re.escape(path) + ": there is no such image"):
         find([path])
+
+
+def test_a_path_that_is_no_text_is_refused():
+    path = Path(os.fsdecode(b"odd-\xff.zarr"))
+    path.mkdir()
+    for pattern in ("odd-*.zarr", str(path)):
+        with pytest.raises(InputError, match=r"odd-\\udcff\.zarr: the path is not UTF-8; rename it"):
+            find([pattern])
 
 
 def test_images_that_would_share_a_name_are_refused_with_both_paths():

@@ -1,5 +1,6 @@
 """Tables as files: what other programs read, what is refused before any work, and what verify finds in them."""
 
+import io
 import json
 import sys
 from collections.abc import Callable
@@ -17,6 +18,7 @@ import pipeline
 from pipeline.errors import OutputError
 from pipeline.storage.geo import Geo
 from pipeline.storage.metadata import Placed, Window, describe
+from pipeline.tables.columns import Column
 from pipeline.tables.formats import FORMATS
 from tests.buckets import KEYS, client, s3_server
 
@@ -24,6 +26,7 @@ Call = Callable[..., tuple[int, str, str]]
 CUT = ["--cluster", "serial", "--overwrite"]
 ASKED = {"layer": "match", "threshold": 0.3, "distance": 4, "refine": True}
 TABLES = Path("maps.zarr/_haloflow/tables")
+POINT = [Column(name, "float64") for name in ("x", "y", "world_y", "world_x")]
 
 
 def asking(config: Path, **output: Any) -> None:
@@ -100,6 +103,20 @@ def earth(name: str, north: float, step: float, crs: str = "EPSG:32633") -> None
     zarr.create_group(f"{name}.zarr", attributes=attributes).create_array("0", data=pixels, chunks=(1, 16, 16))
 
 
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("name", ["a,b", 'a"b', "a\nb", "a\rb", "a\r\nb", " é", "=1+1"])
+def test_names_of_any_signs_come_back_as_they_are(form: str, name: str) -> None:
+    file, columns = io.BytesIO(), [Column("image", "text"), Column("feature", "text"), *POINT]
+    rows: dict[str, list[Any]] = {"image": [name, "b"], "feature": ["c", name]}
+    rows |= {column.name: [1.0, 2.0] for column in POINT}
+    writer = FORMATS[form](file, columns, {})
+    writer.add(rows)
+    writer.close()
+    file.seek(0)
+    assert FORMATS[form].read(file) == rows
+    assert form != "csv" or file.getvalue().count(b"\r") == 2 * name.count("\r")
+
+
 @pytest.mark.parametrize("order", ["down.zarr, up.zarr", "up.zarr, down.zarr"])
 def test_geojson_of_images_on_earth_has_the_coordinates_of_each(small: Path, haloflow: Call, order: str) -> None:
     earth("down", 5000000.0, -10.0)
@@ -146,6 +163,7 @@ def test_what_a_table_says_of_all_its_images_holds_for_all(small: Path, haloflow
         ("detections.top=0", "output.detections.top: should be greater than or equal to 1; found 0"),
         ("detections.format=xls", "output.detections.format: 'xls' is not possible; valid: csv, geojson, parquet"),
         ("detections.treshold=1", "output.detections.treshold: unknown key; did you mean 'threshold'?"),
+        ("detections=0.3", "output.detections: should be a dictionary; found 0.3"),
         ("detections.threshold=.nan", "output.detections.threshold: should be a finite number"),
         ("summaries.layers=[match, mach]", "output.summaries.layers: there is no layer 'mach'"),
         ("summaries.layers=[match, match]", "output.summaries.layers: 'match' stands twice"),

@@ -1,5 +1,6 @@
 """What verify passes, and what it does not."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,17 @@ def test_a_small_deviation_at_a_corner_is_found() -> None:
     assert not found.passed
     assert 2e-5 < found.worst < 2e-4
     assert found.where == "i/normalise y [0, 24), x [36, 60)"
+
+
+def test_no_deviation_is_told_of_maps_that_are_not_kept() -> None:
+    image = RNG.normal(size=(30, 30)).astype(np.float32)
+    kept = pipeline.verify(job(image, {"type": "relu"}, summaries={}, layers="relu"))
+    assert re.search(r"recomputed in float64; the largest deviation is 0 of the map's scale", str(kept))
+    found = pipeline.verify(job(image, {"type": "relu"}, summaries={}))
+    assert found.passed
+    told = r"verified: o.zarr: \d+ windows, \d+ pixels recomputed in float64 for the tables; no maps are kept\nchecked"
+    assert re.match(told, str(found)), str(found)
+    assert found.to_dict()["maps"] == 0
 
 
 def test_another_run_s_store_is_refused() -> None:

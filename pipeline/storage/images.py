@@ -54,6 +54,10 @@ def find(patterns: Sequence[str], options: Mapping[str, Any] | None = None) -> l
         if not found:
             raise InputError(f"{pattern}: there is no such image (relative to {Path.cwd()})")
         paths += found
+    for path in paths:
+        printable = path.encode(errors="backslashreplace").decode()
+        if path != printable:
+            raise InputError(f"{printable}: the path is not UTF-8; rename it")
     return [Place.of(path, options) for path in dict.fromkeys(path.rstrip("/") or path for path in paths)]
 
 

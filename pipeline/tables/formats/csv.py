@@ -20,7 +20,7 @@ class Csv(Writer):
     def __init__(self, file: BinaryIO, columns: Sequence[Column], about: Mapping[str, Any]) -> None:
         super().__init__(file, columns, about)
         self._text = io.TextIOWrapper(file, "utf-8", newline="", write_through=True)
-        self._writer = csv.writer(self._text, lineterminator="\n")
+        self._writer = csv.writer(_Lines(self._text))
         axes = [column.name for column in columns if column.name.startswith("world_")]
         self._names = [*axes, *(column.name for column in columns if column.name not in axes)]
         self._writer.writerow([f"axis-{n}" if n < len(axes) else name for n, name in enumerate(self._names)])
@@ -49,6 +49,17 @@ class Csv(Writer):
             if not (some := list(islice(rows, TOGETHER))):
                 break
         text.detach()
+
+
+class _Lines:
+    """Ends rows with a line feed alone; names with a carriage return are quoted only where rows end with one."""
+
+    def __init__(self, text: io.TextIOWrapper) -> None:
+        self._text = text
+
+    def write(self, row: str) -> None:
+        """Write a row, which ends as `csv.writer` ends it by default."""
+        self._text.write(row.removesuffix("\r\n") + "\n")
 
 
 def _value(name: str, text: str) -> str | int | float | None:
