@@ -220,7 +220,7 @@ def _root_causes(found: Sequence[ErrorDetails]) -> list[ErrorDetails]:
 
 def _user_path(data: Any, location: tuple[str | int, ...]) -> tuple[Path, Any]:
     """Drop from pydantic's location the tags of its unions, and return the value that holds its last part."""
-    path = [part for part in location if part not in ("(number)", "(list)")]
+    path = [part for part in location if part not in ("(number)", "(list)", "(names)", "[key]")]
     if path[:1] in (["features"], ["layers"]) and len(path) > 2:
         del path[2]  # the form of the feature, the type of the layer
     for part in path[:-1]:

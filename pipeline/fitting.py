@@ -33,8 +33,8 @@ FOLDS = 5
 class Fit:
     """What was learned.
 
-    ``accuracy`` is the share of images that votes fitted without them decide right, over ``folds`` parts; planes of an
-    image count as images.
+    ``accuracy`` is the share of images that votes fitted without them decide right, over ``folds`` parts. Planes count
+    as images, and those of one image are left out together.
     """
 
     output: str
@@ -138,8 +138,9 @@ def fit(
     for image, row in zip(table["image"], values, strict=True):
         if not np.isfinite(row).all():
             raise InputError(f"{places[image]}: map '{maps[int(np.argmin(np.isfinite(row)))]}' is NaN or infinite")
+    names = np.array(table["image"])
     told = np.array([wanted[image] for image in table["image"]])
-    classes, folds, accuracy, weights, bias = _learned(learn, values, told)
+    classes, folds, accuracy, weights, bias = _learned(learn, values, names, told)
     counts = {label: int((told == label).sum()) for label in classes}
     found = Fit(str(target), len(told), counts, len(maps), accuracy, folds)
     _write(target, found, maps, weights, bias)
@@ -167,14 +168,19 @@ def _scikit_learn() -> Any:
 Numbers = NDArray[np.float64]
 
 
-def _learned(learn: Any, values: Numbers, given: NDArray[Any]) -> tuple[list[str], int, float, Numbers, Numbers]:
+def _learned(
+    learn: Any, values: Numbers, names: NDArray[Any], given: NDArray[Any]
+) -> tuple[list[str], int, float, Numbers, Numbers]:
     """Return the classes, folds and accuracy of the cross-validation, and the votes: weights (class, map), biases."""
     _, selection = learn
     classes, numbers = np.unique(given, return_inverse=True)
-    folds = int(min(FOLDS, np.bincount(numbers).min()))
+    first = np.sort(np.unique(names, return_index=True)[1])  # of each image the first plane
+    images, labels = names[first], numbers[first]
+    folds = int(min(FOLDS, np.bincount(labels).min()))
     right = 0
-    for train, test in selection.StratifiedKFold(folds, shuffle=True, random_state=0).split(values, numbers):
-        weights, bias = _regression(learn, values[train], numbers[train], len(classes))
+    for _, part in selection.StratifiedKFold(folds, shuffle=True, random_state=0).split(images, labels):
+        test = np.isin(names, images[part])
+        weights, bias = _regression(learn, values[~test], numbers[~test], len(classes))
         right += int(((values[test] @ weights.T + bias).argmax(axis=1) == numbers[test]).sum())
     weights, bias = _regression(learn, values, numbers, len(classes))
     return [str(label) for label in classes], folds, right / len(numbers), weights, bias

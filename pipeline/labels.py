@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePath
 
 from pipeline.errors import HaloflowError, InputError, listed, nearest
-from pipeline.layers.vote import LONGEST, is_class
+from pipeline.layers.vote import as_class
 from pipeline.storage.images import stem
 
 COLUMNS = ("image", "label")
@@ -67,11 +67,10 @@ def _rows(path: Path) -> Iterator[tuple[int, str, str]]:
                 at = f"{path}:{rows.line_num}"
                 if not label or not image:
                     raise InputError(f"{at}: has no {'label' if image else 'image'}")
-                if not is_class(label):
-                    raise InputError(
-                        f"{at}: {label[:LONGEST]!r} cannot be the name of a class: it has no comma, slash or line "
-                        f"break, and at most {LONGEST} letters"
-                    )
+                try:
+                    as_class(label)
+                except ValueError as error:
+                    raise InputError(f"{at}: {error}") from None
                 yield rows.line_num, image, label
     except FileNotFoundError:
         raise InputError(f"{path}: there is no such file") from None

@@ -135,6 +135,25 @@ def test_fit_and_run_by_the_command_line_and_again_with_the_same_bytes(labelled:
     assert "begun by a run that differs" in err
 
 
+def test_planes_of_an_image_are_left_out_together(labelled: Path) -> None:
+    """Of noise nothing can be learned, and planes that are alike must not tell of each other."""
+    draw = np.random.default_rng(3)
+    lines = ["image,label"]
+    for n in range(16):
+        planes = np.broadcast_to(draw.integers(0, 256, (12, 15)), (6, 12, 15)) + draw.integers(0, 3, (6, 1, 1))
+        zarr.create_array(
+            f"images/noise-{n}.zarr", data=planes.astype("u2"), chunks=(1, 12, 15), dimension_names=["z", "y", "x"]
+        )
+        lines.append(f"noise-{n},{'ab'[n % 2]}")
+    Path("labels.csv").write_text("\n".join(lines))
+    told = config()
+    told["features"] = {f"f{n}": {"rows": draw.normal(size=(5, 5)).tolist()} for n in range(30)}
+    told["layers"] = [{"type": "convolution", "features": [*told["features"]]}, *told["layers"][2:]]
+    found = pipeline.fit(told, "labels.csv", cluster="serial")
+    assert (found.images, found.folds) == (96, 5)
+    assert found.accuracy < 0.75
+
+
 def test_the_votes_serve_a_pool_with_a_window(labelled: Path) -> None:
     pipeline.fit("config.yaml", "labels.csv", cluster="serial")
     whole = config()

@@ -68,16 +68,32 @@ def test_votes_may_stand_in_a_file_of_their_own(tmp_path):
         ),
         ({"weights": {"X": [1, 2], "O": [1, "a"]}}, "layers[1].weights.O[1]: should be a number"),
         ({"weights": {"X": 3, "O": [1, 2]}}, "layers[1].weights.X: should be a list; found 3"),
-        ({"weights": {"a,b": [1, 2], "O": [1, 2]}}, "layers[1].weights.a,b"),
+        (
+            {"weights": {"X": {"edge": 1, "dot": np.nan}, "O": [1, 2]}},
+            "layers[1].weights.X.dot: should be a finite number",
+        ),
+        (
+            {"weights": {"X": {"edge": 1, "dot": "a"}, "O": [1, 2]}},
+            "layers[1].weights.X.dot: should be a number; found 'a'",
+        ),
+        (
+            {"weights": {"a,b": [1, 2], "O": [1, 2]}},
+            "layers[1].weights.a,b: 'a,b' cannot be the name of a class: it has no comma, slash or line break",
+        ),
         ({"file": "no_such.yaml"}, "layers[1].file: no_such.yaml: there is no such file"),
         ({"file": ""}, "layers[1].file: is empty; name the YAML file of the votes"),
         ({"file": "."}, "layers[1].file: .: is a folder; name the YAML file of the votes"),
         ({"file": "no_such.yaml", "bias": {}}, "the file holds weights and bias; leave out bias, or the file"),
     ],
 )
-def test_what_is_no_vote_is_refused(vote, words):
+def test_what_is_no_vote_is_refused(vote, words, tmp_path):
     with pytest.raises(ConfigError, match=re.escape(words)):
         job(**vote)
+    if "weights" in vote:
+        path = tmp_path / "votes.yaml"
+        path.write_text(yaml.safe_dump(vote, sort_keys=False))
+        with pytest.raises(ConfigError, match=re.escape(words)):
+            job(file=str(path))
 
 
 def test_a_file_that_holds_no_votes_is_refused(tmp_path):

@@ -21,12 +21,18 @@ _NAME = re.compile(r"[^\s,/\x00-\x1f\x7f][^,/\x00-\x1f\x7f]*")
 LONGEST = 100
 """Letters in the name of a class, at the most."""
 
-Class = Annotated[str, Field(pattern=f"^{_NAME.pattern}$", max_length=LONGEST)]
+
+def as_class(name: Any) -> Any:
+    """Return the name of a class as it is; raises `ValueError` where none can have it."""
+    if isinstance(name, str) and not (len(name) <= LONGEST and _NAME.fullmatch(name)):
+        raise ValueError(
+            f"{name[:LONGEST]!r} cannot be the name of a class: it has no comma, slash or line break, and at most "
+            f"{LONGEST} letters"
+        )
+    return name
 
 
-def is_class(name: str) -> bool:
-    """Say whether a class can have this name."""
-    return len(name) <= LONGEST and _NAME.fullmatch(name) is not None
+Class = Annotated[str, Field(pattern=f"^{_NAME.pattern}$", max_length=LONGEST), BeforeValidator(as_class)]
 
 
 def _form(value: Any) -> str:
