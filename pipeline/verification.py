@@ -18,6 +18,7 @@ from pipeline.job import Job
 from pipeline.kept import Kept
 from pipeline.kernels import TOLERANCE
 from pipeline.planning import ImagePlan
+from pipeline.storage.images import stem
 from pipeline.storage.maps import MapArray
 from pipeline.storage.place import Place
 from pipeline.tables.watch import Watch
@@ -118,9 +119,7 @@ def verify(job: Job, windows: int = 16, seed: int = 0) -> Verification:
     draw = random.Random(seed)  # noqa: S311 - a sample, no secret
     found = _Found()
     made, failed = tables.read(plan), tables.failed(plan.store)
-    names = []
     for image in plan.images:
-        names.append(image.source.name)
         if image.source.path in failed and not any(image.source.name in rows.of_image for rows in made.all):
             found.unchecked += (
                 [f"tables have no rows of {image.source.name}, of which the run failed"] if made.all else []
@@ -129,8 +128,9 @@ def verify(job: Job, windows: int = 16, seed: int = 0) -> Verification:
             _check_tables(image, made, windows, draw, found)
         for kept in image.kept:
             _check_maps(plan.store, image, kept, windows, draw, found)
+    found.unchecked += [f"what is of {stem(path)}, which cannot be run: {reason}" for path, reason in plan.bad]
     for rows in made.all:
-        found.tables += [*tables.check_settings(plan, rows), *tables.check_images(rows, names)]
+        found.tables += [*tables.check_settings(plan, rows), *tables.check_images(rows, [*plan.inputs])]
         again = f"; the scores of {found.decided} planes were made again" if rows is made.decisions else ""
         found.checked.append(f"{rows.name}: {rows.count} rows{again}")
     return Verification(

@@ -84,6 +84,21 @@ def test_no_deviation_is_told_of_maps_that_are_not_kept() -> None:
     assert found.to_dict()["maps"] == 0
 
 
+@pytest.mark.parametrize("tables", [True, False])
+def test_an_image_that_cannot_be_looked_at_is_told(tables: bool) -> None:
+    for name in "ab":
+        zarr.create_array(f"{name}.zarr", data=RNG.normal(size=(20, 20)).astype(np.float32))
+    output = {"detections": {"threshold": 0, "format": "csv"}} if tables else {}
+    config = {"input": {"images": ["a.zarr", "b.zarr"]}, "layers": [{"type": "relu"}]}
+    made = pipeline.load({**config, "output": {"store": "o.zarr", **output}})
+    assert pipeline.run(pipeline.plan(made), "serial").complete
+    assert pipeline.verify(made).unchecked == ()
+    Path("b.zarr/zarr.json").unlink()
+    found = pipeline.verify(made)
+    assert found.passed, str(found)
+    assert re.search(r"not checked: what is of b, which cannot be run: .*b\.zarr", str(found)), str(found)
+
+
 def test_another_run_s_store_is_refused() -> None:
     image = RNG.normal(size=(60, 60)).astype(np.float32)
     job(image, {"type": "pool"})
