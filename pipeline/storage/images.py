@@ -2,6 +2,7 @@
 
 import glob
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -50,7 +51,7 @@ def find(patterns: Sequence[str], options: Mapping[str, Any] | None = None) -> l
         if not place.is_local or place.exists():
             paths.append(pattern)
             continue
-        found = sorted(glob.iglob(pattern, recursive=True)) if glob.has_magic(pattern) else []  # noqa: PTH207 - absolute too
+        found = sorted(glob.iglob(pattern, recursive=True)) if glob.has_magic(pattern) else []
         if not found:
             raise InputError(f"{pattern}: there is no such image (relative to {Path.cwd()})")
         paths += found
@@ -81,7 +82,9 @@ def stem(path: str) -> str:
     >>> stem("scans/slide-7.ome.zarr")
     'slide-7'
     """
-    name = Path(path).resolve().name
+    name = os.path.basename(path.rstrip("/"))
+    if name in ("", ".", "..") or os.path.islink(path):
+        name = os.path.basename(os.path.realpath(path))
     return name.removesuffix(".zip").removesuffix(".zarr").removesuffix(".ome") or name
 
 

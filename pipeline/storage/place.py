@@ -96,12 +96,15 @@ class Place:
         """Whether nothing can ever be written there."""
         return self.scheme not in WRITABLE
 
-    def lies_in(self, other: "Place") -> bool:
-        """Say whether this is another place or below it, links followed."""
-        if self.is_local and other.is_local:
-            target, source = self.path.resolve(), other.path.resolve()
-            return target == source or source in target.parents
-        return f"{self}/".startswith(f"{str(other).rstrip('/')}/")
+    @property
+    def real(self) -> str:
+        """Where it really is, links followed, with a slash at the end: so begins what lies below it, and nothing else.
+
+        >>> Place.of("s3://bucket/scans").real
+        's3://bucket/scans/'
+        """
+        root = os.path.realpath(self.root) if self.scheme in ("file", "zip") else self.root
+        return f"{root.rstrip('/')}/{self.key}".rstrip("/") + "/"
 
     @property
     def is_listed(self) -> bool:

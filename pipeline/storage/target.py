@@ -23,10 +23,12 @@ def check(store: Where, inputs: Sequence[Where], *, overwrite: bool = False, res
     Touches nothing.
     """
     place = Place.of(store)
+    mine = place.real
     for source in map(Place.of, inputs):
-        if place.lies_in(source):
+        theirs = source.real
+        if mine.startswith(theirs):
             raise OutputError(f"output.store: {store} lies inside the input {source}; name a place outside of it")
-        if source.lies_in(place):
+        if theirs.startswith(mine):
             raise OutputError(f"output.store: the input {source} lies inside {store}; name another place")
     if place.is_local:
         _check_above(place)
