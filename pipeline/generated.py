@@ -25,7 +25,7 @@ MOST = 256
 """The members of a family at the most."""
 
 Size = Annotated[int, Field(ge=1, le=LARGEST)]
-Width = Annotated[Finite, Field(gt=0, le=LARGEST)]
+Width = Annotated[Finite, Field(ge=1 / LARGEST, le=LARGEST)]
 Times = Annotated[int, Field(ge=1, le=360)]
 
 

@@ -192,6 +192,8 @@ def test_a_layer_takes_all_members_of_a_family_or_some():
         ({"bank": {**BANK, "size": 5000}}, {}, "features.bank.size: should be less than or equal to 1024; found 5000"),
         ({"bank": {**BANK, "rotate": 0}}, {}, "features.bank.rotate: should be greater than or equal to 1; found 0"),
         ({"bank": {**BANK, "scale": [1, 0]}}, {}, "scale[1]: should be greater than or equal to 0.0009765625"),
+        ({"bank": {**BANK, "thickness": 0}}, {}, "thickness: should be greater than or equal to 0.0009765625; found 0"),
+        ({"bank": {"generate": "gabor", "size": 3, "sigma": 1e-200}}, {}, "bank.sigma: should be greater than"),
         ({"bank": {**BANK, "rotate": 200}}, {}, "features.bank: makes 600 features; at most 256 are possible"),
         ({"bank": BANK}, {"features": "bank/3"}, "there is no feature 'bank/3'; did you mean 'bank/"),
         ({"bank": BANK}, {"features": "bnk"}, "there is no feature 'bnk'; did you mean 'bank'? (valid: bank)"),

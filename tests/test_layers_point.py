@@ -104,3 +104,23 @@ def test_a_pixel_s_bits_do_not_depend_on_where_in_which_block_it_lies(params):
 def test_numbers_that_make_no_layer_are_refused(params, words):
     with pytest.raises(ValidationError, match=re.escape(words)):
         LAYERS[params["type"]](**params)
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"type": "normalise", "scale": 1e39},
+        {"type": "normalise", "offset": [0.0, -1e39]},
+        {"type": "clip", "low": -1e39},
+        {"type": "threshold", "at": 0.0, "below": 1e39},
+        {"type": "leaky_relu", "slope": 1e39},
+        {"type": "vote", "weights": {"a": [1e39], "b": [1.0]}},
+        {"type": "vote", "weights": {"a": [1.0], "b": {"0": -1e39}}},
+        {"type": "vote", "weights": {"a": [1.0], "b": [1.0]}, "bias": {"a": 1e39, "b": 0.0}},
+        {"type": "convolution", "features": "dot", "bias": 1e39},
+    ],
+    ids=str,
+)
+def test_numbers_that_float32_does_not_hold_are_refused(params):
+    with pytest.raises(ValidationError, match=r"1e\+39 is too large for float32"):
+        LAYERS[params["type"]](**params)

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
 from pipeline.errors import StackError
 from pipeline.geometry import Window
@@ -37,6 +37,18 @@ def _one_or_many(value: Any) -> str:
 
 Positive = Annotated[int, Field(ge=1, le=2**31)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
+EPSILON, GREATEST = float(np.finfo(np.float32).eps), float(np.finfo(np.float32).max)
+"""Of float32: what rounding moves 1 by, at the most, and the greatest number."""
+
+
+def _in_float32(value: float) -> float:
+    if abs(value) > GREATEST:
+        raise ValueError(f"{value:g} is too large for float32, in which maps are made; at most ±{GREATEST:.4g}")
+    return value
+
+
+Number = Annotated[Finite, AfterValidator(_in_float32)]
+"""What maps are made with, in float32: a greater one would be infinite there."""
 Pair = Annotated[
     tuple[Positive, Positive],
     BeforeValidator(_as_pair, json_schema_input_type=Positive | tuple[Positive, Positive]),
@@ -48,7 +60,7 @@ Names = Annotated[
 ]
 """One name or a list of names."""
 Numbers = Annotated[
-    Annotated[Finite, Tag("(number)")] | Annotated[tuple[Finite, ...], BeforeValidator(as_tuple), Tag("(list)")],
+    Annotated[Number, Tag("(number)")] | Annotated[tuple[Number, ...], BeforeValidator(as_tuple), Tag("(list)")],
     Discriminator(_one_or_many),
 ]
 """One number for all maps, or one each."""
@@ -69,8 +81,6 @@ def refuse_wide(name: str, subject: str, y: Window, x: Window) -> None:
 Limits = tuple[float, float]
 """The least and the greatest value there can be, NaN aside: numbers of float32, infinite where there is no limit."""
 ANY: Limits = (-math.inf, math.inf)
-EPSILON, GREATEST = float(np.finfo(np.float32).eps), float(np.finfo(np.float32).max)
-"""Of float32: what rounding moves 1 by, at the most, and the greatest number."""
 
 
 def between(*values: float) -> Limits:

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import model_validator
 
-from pipeline.layers.base import Finite, Layer, Limits, between
+from pipeline.layers.base import Layer, Limits, Number, between
 from pipeline.operation import POINT, Block, Operation
 
 
@@ -15,8 +15,8 @@ class Clip(Layer):
     """min(max(x, low), high) for every pixel; without one of the two, that side is open."""
 
     type: Literal["clip"]
-    low: Finite | None = None
-    high: Finite | None = None
+    low: Number | None = None
+    high: Number | None = None
 
     @model_validator(mode="after")
     def _has_a_bound(self) -> Self:

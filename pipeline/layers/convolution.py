@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from pipeline.errors import StackError
 from pipeline.geometry import Boundary, Window
-from pipeline.layers.base import ANY, Finite, Layer, Limits, Names, Numbers, Pair, between, refuse_wide
+from pipeline.layers.base import ANY, Layer, Limits, Names, Number, Numbers, Pair, between, refuse_wide
 from pipeline.operation import Block, Operation, rounded
 from pipeline.patches import FLAT, NOTHING, deviation, flat_below, moments, score
 
@@ -29,7 +29,7 @@ class Convolution(Layer):
     match: Literal["mean", "sum", "ncc"] = "mean"
     padding: Literal["valid", "same"] = "valid"
     boundary: Literal["constant", "reflect", "nearest"] = "constant"
-    fill: Finite = 0.0
+    fill: Number = 0.0
     channels: Literal["all", "each"] = "all"
     stride: Pair = (1, 1)
     dilation: Pair = (1, 1)

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from pipeline.layers.base import Finite, Layer, Limits, between, times
+from pipeline.layers.base import Layer, Limits, Number, between, times
 from pipeline.operation import POINT, Block, Operation
 
 
@@ -15,7 +15,7 @@ class LeakyRelu(Layer):
     """x where it is positive, slope · x elsewhere."""
 
     type: Literal["leaky_relu"]
-    slope: Annotated[Finite, Field(gt=0)] = 0.01
+    slope: Annotated[Number, Field(gt=0)] = 0.01
 
     def limits(self, given: Limits) -> Limits:
         """Return those given, made small where they are negative."""

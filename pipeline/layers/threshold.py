@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.layers.base import Finite, Layer, Limits, between
+from pipeline.layers.base import Layer, Limits, Number, between
 from pipeline.operation import POINT, Block, Operation
 
 
@@ -17,9 +17,9 @@ class Threshold(Layer):
     """
 
     type: Literal["threshold"]
-    at: Finite
-    below: Finite = 0.0
-    above: Finite | None = None
+    at: Number
+    below: Number = 0.0
+    above: Number | None = None
 
     def limits(self, given: Limits) -> Limits:
         """Return those of what is kept and of what stands for the rest."""

@@ -9,14 +9,14 @@ from numpy.typing import NDArray
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from pipeline.errors import StackError, listed
-from pipeline.layers.base import Finite, Layer, Limits, added, as_tuple, between, times
+from pipeline.layers.base import Layer, Limits, Number, added, as_tuple, between, times
 from pipeline.layers.convolution import convolve, doubt_of_sums
 from pipeline.operation import POINT, Operation
 
 VOTES = ("weights", "bias")
 """What a file of votes holds."""
 
-Row = Annotated[tuple[Finite, ...], BeforeValidator(as_tuple)]
+Row = Annotated[tuple[Number, ...], BeforeValidator(as_tuple)]
 _NAME = re.compile(r"[^\s,/\x00-\x1f\x7f][^,/\x00-\x1f\x7f]*")
 LONGEST = 100
 """Letters in the name of a class, at the most."""
@@ -39,7 +39,7 @@ def _form(value: Any) -> str:
     return "(names)" if isinstance(value, dict) else "(list)"
 
 
-Given = Annotated[Annotated[dict[str, Finite], Tag("(names)")] | Annotated[Row, Tag("(list)")], Discriminator(_form)]
+Given = Annotated[Annotated[dict[str, Number], Tag("(names)")] | Annotated[Row, Tag("(list)")], Discriminator(_form)]
 """A number for each map, by the map's name or in their order."""
 
 
@@ -56,7 +56,7 @@ class Vote(Layer):
     weights: dict[Class, Given] | None = Field(
         None, description="by class a weight for each map, by its name or in their order"
     )
-    bias: dict[Class, Finite] = Field(default_factory=dict, description="by class (default: 0)")
+    bias: dict[Class, Number] = Field(default_factory=dict, description="by class (default: 0)")
     file: str | None = Field(None, description="a YAML file with weights and bias, in place of these")
 
     @model_validator(mode="after")
