@@ -79,7 +79,8 @@ class Watched:
 
 def watch(config: Path, **environment: str) -> Watched:
     """Run a config with two workers, and watch it."""
-    words = [sys.executable, __file__, "run", config.name, "--workers", "2", "--json", "--overwrite"]
+    program = [__file__] if environment else ["-m", "pipeline.cli"]
+    words = [sys.executable, *program, "run", config.name, "--workers", "2", "--json", "--overwrite"]
     began, found = time.monotonic(), Watched()
     everywhere = os.environ | environment
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, cwd=config.parent, env=everywhere) as child:
