@@ -85,7 +85,7 @@ def test_without_a_terminal_lines_are_few(small: Path, haloflow: Call, monkeypat
     words = ["run", "config.yaml", "--cluster", "threads", "--workers", "2", "--overwrite"]
     code, _, err = haloflow(*words)
     assert code == 0
-    assert re.fullmatch(r"maps\.zarr: 1 image on 2 workers; dashboard http://\S+/status\n", err)
+    assert re.fullmatch(r"maps\.zarr: 1 image on 2 workers; dashboard http://127\.0\.0\.1:\d+/status\n", err)
     assert haloflow(*words, "--quiet")[2] == ""
     monkeypatch.setattr(progress, "LINES", 0.0)
     lines = haloflow(*words)[2].splitlines()[1:]

@@ -20,6 +20,9 @@ from pipeline.sections import Section
 THREADS = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
 """The environment of a worker whose numeric libraries are to use one thread: the workers share the processors."""
 
+LOOPBACK = {"distributed.dashboard.link": "http://127.0.0.1:{port}/status"}
+"""What Dask is to say where its pages are, where they are on loopback: it would name the scheduler's host."""
+
 LOOK = 0.5
 """Seconds between two looks whether a worker has come, or will never."""
 

@@ -14,7 +14,7 @@ from distributed.core import Status
 from distributed.security import Security
 from pydantic import Field
 
-from pipeline.clusters.base import EAGER, THREADS, Managed, caution, without
+from pipeline.clusters.base import EAGER, LOOPBACK, THREADS, Managed, caution, without
 from pipeline.errors import ClusterError, explain
 
 
@@ -65,9 +65,9 @@ class JobQueue(Managed):
 
     @property
     def _links(self) -> dict[str, str]:
-        """What Dask is to say where its pages are, unless the site puts them elsewhere: not where its scheduler is."""
+        """What Dask is to say where its pages are, unless the site puts them elsewhere."""
         elsewhere = "dashboard_address" in self.options.get("scheduler_options", {})
-        return {} if elsewhere else {"distributed.dashboard.link": "http://127.0.0.1:{port}/status"}
+        return {} if elsewhere else LOOPBACK
 
     @property
     def _is_encrypted(self) -> bool:

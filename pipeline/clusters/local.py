@@ -10,7 +10,7 @@ import dask
 from distributed import Client, LocalCluster
 from pydantic import Field
 
-from pipeline.clusters.base import Manager
+from pipeline.clusters.base import LOOPBACK, Manager
 from pipeline.errors import ClusterError, explain
 
 QUIET = {
@@ -67,5 +67,5 @@ def _started(workers: int | None, memory: int, *, processes: bool) -> Iterator[C
             )
     except (OSError, RuntimeError, TimeoutError) as error:
         raise ClusterError(f"the local cluster could not start: {explain(error)}") from None
-    with made, Client(made) as client:
+    with dask.config.set(LOOPBACK), made, Client(made) as client:
         yield client
