@@ -61,5 +61,5 @@ def run(
     show(report, as_json=False, quiet=quiet or as_json)
     if not report.complete:
         raise RunError(
-            f"{len(report.failures)} failed, of {report.tasks} tasks; the rest is complete: again with --resume"
+            f"{len(report.failures)} failed (tasks, or whole images); the rest is complete: again with --resume"
         )

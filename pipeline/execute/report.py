@@ -58,5 +58,10 @@ class Report:
             lines.append(f"{self.missing_chunks} chunks of the input are not stored: they count as its fill value")
         lines += self.decided.lines() if self.decided else []
         lines += [f"table: {path}" for path in self.tables]
-        lines += [f"failed: {f['image']}, task {f['task']}: {f['reason']}" for f in self.failures]
+        lines += [_failed(**told) for told in self.failures]
         return "\n".join(lines)
+
+
+def _failed(image: str, task: str, reason: str) -> str:
+    where = image if task == "all" else f"{image}, task {task}"
+    return f"failed: {where}: {reason.removeprefix(f'{image}: ')}"
