@@ -113,6 +113,28 @@ def test_of_many_processes_one_gets_the_lock_and_the_others_name_it(tmp_path: Pa
         assert f"process {winner} on" in line
 
 
+def test_a_lock_that_comes_between_two_looks_is_not_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, look = Place.of(str(tmp_path / "maps.zarr")), lock.look
+    first: list[lock.Lock] = []
+
+    def late(place: Place) -> lock.Held | None:
+        """See nothing, and then another owner comes."""
+        monkeypatch.setattr(lock, "look", look)
+        seen = look(place)
+        first.append(lock.acquire(place))
+        return seen
+
+    monkeypatch.setattr(lock, "look", late)
+    with pytest.raises(OutputError, match=f"has just been taken by run {'[0-9a-f]' * 8}"):
+        lock.acquire(store)
+    first[0].check()
+    held = look(store)
+    assert held is not None
+    assert held.owner == first[0].owner
+
+
 def start(*words: str) -> "subprocess.Popen[str]":
     """A run of hundreds of chunks in a process of its own, once it is under way."""
     line = [sys.executable, "-m", "pipeline.cli", "run", "config.yaml", *CUT, "--set", "output.chunks=1", *words]

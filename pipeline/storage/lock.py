@@ -112,11 +112,14 @@ KEY = "output.store: "
 """What names a run's store in its config, before an error."""
 
 
-def refuse_if_held(store: Place, key: str = KEY, *, watch: bool = False) -> None:
-    """Raise `OutputError` that names the owner where one holds the store; ``key`` stands before the words."""
+def refuse_if_held(store: Place, key: str = KEY, *, watch: bool = False) -> int:
+    """Return the number of a store's latest lock, whose owner has let go or is dead; 0 where there is none.
+
+    Raises `OutputError` that names the owner where one holds the store; ``key`` stands before the words.
+    """
     held = look(store)
     if held is None:
-        return
+        return 0
     alive = held.alive()
     if alive is None and watch:
         limit = time.monotonic() + 2 * BEAT + 2
@@ -128,6 +131,7 @@ def refuse_if_held(store: Place, key: str = KEY, *, watch: bool = False) -> None
         raise OutputError(
             f"{key}{store} is being written by {held.owner}; wait for it or stop it, or name another store"
         )
+    return held.owner.counter
 
 
 @dataclass
@@ -181,11 +185,11 @@ class Lock:
 
 def acquire(store: Place, key: str = KEY) -> Lock:
     """Take a store; raises `OutputError` that names the owner where another holds it, or takes it at this moment."""
-    refuse_if_held(store, key, watch=True)
-    before = look(store)
+    # The next number is that of this look: of a later one's lock nobody knows whether its owner lives.
+    before = refuse_if_held(store, key, watch=True)
     host, started = boot()
     owner = Owner(
-        counter=before.owner.counter + 1 if before else 1,
+        counter=before + 1,
         run=uuid.uuid4().hex,
         host=host,
         boot=started,
