@@ -169,13 +169,13 @@ def capped(array: Any) -> Any:
 
 
 def _within(codecs: Iterable[Any]) -> tuple[Any, ...]:
-    made = []
-    for codec in codecs:
-        known = numcodec(codec) or getattr(codec, "_codec", None)
-        if isinstance(codec, ShardingCodec):
-            inner = _within(codec.codecs)
-            codec = replace(codec, codecs=inner)  # noqa: PLW2901
-        elif isinstance(codec, BytesBytesCodec) and known is not None and known.codec_id in KINDS:
-            codec = _Capped3(codec, known)  # noqa: PLW2901
-        made.append(codec)
-    return tuple(made)
+    return tuple(map(_one, codecs))
+
+
+def _one(codec: Any) -> Any:
+    known = numcodec(codec) or getattr(codec, "_codec", None)
+    if isinstance(codec, ShardingCodec):
+        return replace(codec, codecs=_within(codec.codecs))
+    if isinstance(codec, BytesBytesCodec) and known is not None and known.codec_id in KINDS:
+        return _Capped3(codec, known)
+    return codec
