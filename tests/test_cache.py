@@ -48,11 +48,11 @@ def reads(draw: st.DrawFn) -> tuple[Region, tuple[list[int], list[int]]]:
     return tuple(region), (numbers[0], numbers[1])
 
 
-@given(st.integers(0, 8), st.lists(reads(), max_size=12))
-def test_any_reads_give_the_image_within_the_bound(chunks, asked):
+@given(st.integers(0, 8), st.lists(reads(), max_size=12), st.booleans())
+def test_any_reads_give_the_image_within_the_bound(chunks, asked, singly):
     cache = ChunkCache(chunks * CHUNK)
     for region, readers in asked:
-        got = CHUNKED.read(region, readers, cache, part)
+        got = CHUNKED.read(region, readers, cache, part, singly=singly)
         np.testing.assert_array_equal(got, part(region))
         assert cache.nbytes <= cache.limit
         assert cache.nbytes == sum(pixels.nbytes for pixels in cache._held.values())
@@ -74,6 +74,33 @@ def test_every_store_gives_the_same_through_the_cache(tmp_path, store):
     nothing = (Interval(5, 5), Interval(0, 3))
     assert source.read(nothing, cache, ((), (1,))).shape == (2, 0, 3)
     assert 0 < cache.nbytes <= cache.limit
+
+
+@pytest.mark.parametrize("compressors", ["auto", None])
+def test_chunks_read_singly_are_whole_cut_and_missing_and_may_be_written_to(tmp_path, compressors):
+    array = zarr.create_array(
+        str(tmp_path / "image.zarr"),
+        shape=(61, 47),
+        chunks=(16, 16),
+        dtype="uint16",
+        compressors=compressors,
+        fill_value=7,
+    )
+    pixels = PIXELS[0].copy()
+    pixels[16:32, 32:] = 7
+    array[:] = pixels
+    source, cache = open_image(str(tmp_path / "image.zarr")), ChunkCache(50 * CHUNK)
+    for region in (
+        (Interval(16, 32), Interval(16, 32)),
+        (Interval(0, 61), Interval(0, 47)),
+        (Interval(16, 32), Interval(32, 47)),
+    ):
+        got = source.read(region, cache, many(region, 9))
+        np.testing.assert_array_equal(
+            got[0], pixels[region[0].start : region[0].stop, region[1].start : region[1].stop]
+        )
+        assert got.flags.writeable
+    assert all(held.base is None or held.base.nbytes == held.nbytes for held in cache._held.values())
 
 
 def test_a_chunk_leaves_after_its_last_reader_and_the_oldest_where_there_is_no_room():

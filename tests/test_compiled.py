@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.compiled import pooling
 from pipeline.compiled.loops import halve, look_up, quantise, survey
 from pipeline.compiled.taps import separate
 
@@ -77,3 +78,13 @@ def test_separate_finds_products_and_nothing_else():
     assert separate(zeros) is not None
     zeros[0, 1] = 1e-9
     assert separate(zeros) is None
+
+
+@pytest.mark.parametrize("width", [1, 7, 8, 15, 16, 17, 33, 64])
+@pytest.mark.parametrize(("op", "join"), [(pooling.MAX, np.maximum), (pooling.MIN, np.minimum)])
+def test_squares_are_pooled_as_numpy_does_and_no_zero_is_negative(width, op, join):
+    columns, ring, target = 2 * width + 1, maps_of((2, 2 * width + 1)), np.full(width + 2, 7, np.float32)
+    pooling.pool(ring.ravel(), (3, 5, 2, 0), columns, 2, 2, op, np.empty(columns, np.float32), target, 1, width)
+    expected = join.reduce([ring[:, n : 2 * width : 2] for n in (0, 1)], axis=(0, 1)) + np.float32(0)
+    np.testing.assert_array_equal(target, [7, *expected, 7])
+    assert not np.signbit(target[target == 0]).any()

@@ -8,27 +8,7 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-_F32 = ir.FloatType()
-
-
-def _number(name: str) -> Any:
-    """Return the lesser or greater of two pixels, or the one that is a number where the other is NaN."""
-
-    @intrinsic
-    def join(typing: Any, a: Any, b: Any) -> Any:
-        del typing
-
-        def generate(context: Any, builder: Any, signature: Any, given: Any) -> Any:
-            del context, signature
-            kind = ir.FunctionType(_F32, [_F32, _F32])
-            return builder.call(cgutils.get_or_insert_function(builder.module, kind, f"llvm.{name}.f32"), given)
-
-        return types.float32(a, b), generate
-
-    return join
-
-
-_lesser, _greater = _number("minnum"), _number("maxnum")
+from pipeline.compiled.lanes import F32, I64, LANES, VECTOR, at
 
 
 @njit(cache=True, nogil=True)
@@ -49,6 +29,42 @@ def stretch(numbers, factor, offset, out):
                 out[c, y, x] = np.float64(numbers[c, y, x]) * factor + offset
 
 
+@intrinsic
+def _look(typing: Any, maps: Any, c: Any, y: Any, vectors: Any, seen: Any) -> Any:
+    """Look at the first vectors of a row of (c, y, x) ``maps`` whose pixels lie side by side.
+
+    ``seen`` are three vectors that it goes on with: the least and the greatest numbers, and NaN where there was one.
+    """
+    del typing
+    signature = types.void(maps, c, y, vectors, seen)
+
+    def generate(context: Any, builder: Any, signature: Any, given: Any) -> Any:
+        array = context.make_array(signature.args[0])(context, builder, given[0])
+        kept = context.make_array(signature.args[4])(context, builder, given[4]).data
+        steps = cgutils.unpack_tuple(builder, array.strides)
+        byte = builder.ptrtoint(array.data, I64)
+        for place, step in zip(given[1:3], steps, strict=False):
+            byte = builder.add(byte, builder.mul(place, step))
+        row = builder.inttoptr(byte, F32.as_pointer())
+        held = [at(builder, kept, I64(n * LANES)) for n in range(3)]
+        sums = [cgutils.alloca_once(builder, VECTOR) for _ in held]
+        for place, start in zip(sums, held, strict=True):
+            builder.store(builder.load(start, align=4), place)
+        with cgutils.for_range(builder, given[3]) as loop:
+            pixels = builder.load(at(builder, row, builder.mul(loop.index, I64(LANES))), align=4)
+            low, high, strange = (builder.load(place) for place in sums)
+            # As vector units do it: of a number and NaN the second one.
+            builder.store(builder.select(builder.fcmp_ordered("<", pixels, low), pixels, low), sums[0])
+            builder.store(builder.select(builder.fcmp_ordered(">", pixels, high), pixels, high), sums[1])
+            is_nan = builder.fcmp_unordered("uno", pixels, pixels)
+            builder.store(builder.select(is_nan, pixels, strange), sums[2])
+        for place, start in zip(sums, held, strict=True):
+            builder.store(builder.load(place), start, align=4)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
 @njit(cache=True, nogil=True)
 def survey(maps):
     """Give every NaN of (c, y, x) maps the same bits, and return the least and the greatest number.
@@ -57,24 +73,26 @@ def survey(maps):
     a number.
     """
     width = maps.shape[2]
-    low, high = np.full(width, np.inf, np.float32), np.full(width, -np.inf, np.float32)
-    hollow = False
+    vectors = width // LANES if maps.strides[2] == maps.itemsize else 0
+    seen = np.zeros((3, LANES), np.float32)
+    seen[0], seen[1] = np.inf, -np.inf
+    low, high, hollow = np.float32(np.inf), np.float32(-np.inf), False
     for c in range(maps.shape[0]):
         for y in range(maps.shape[1]):
-            strange = 0
-            for x in range(width):
+            _look(maps, c, y, vectors, seen)
+            for x in range(vectors * LANES, width):
                 pixel = maps[c, y, x]
-                low[x] = _lesser(low[x], pixel)
-                high[x] = _greater(high[x], pixel)
-                strange += pixel != pixel
-            hollow |= strange > 0
-    if hollow:
+                low = min(low, pixel)
+                high = max(high, pixel)
+                hollow |= pixel != pixel
+    if hollow or np.isnan(seen[2]).any():
         for c in range(maps.shape[0]):
             for y in range(maps.shape[1]):
                 for x in range(width):
                     if maps[c, y, x] != maps[c, y, x]:
                         maps[c, y, x] = np.nan
-    return low.min(), high.max()
+    # With 0 added no −0 tells which of two zeros was seen first.
+    return min(low, seen[0].min()) + np.float32(0), max(high, seen[1].max()) + np.float32(0)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

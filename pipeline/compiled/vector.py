@@ -7,25 +7,20 @@ on every processor, so a pixel's bits depend neither on the vector unit nor on w
 from typing import Any
 
 import numpy as np
-from llvmlite import binding, ir
+from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-COPY, MAX, MIN, SUM = range(4)
-"""How the rows and columns under a pooling window are joined; COPY where there is no pooling."""
+from pipeline.compiled.lanes import I32, I64, LANES, VECTOR, all_of, at, picked
+from pipeline.compiled.pooling import maximum, minimum, pool
 
 DIVIDE, ADD, FLOOR, SCALE, CEILING, LEAK, ABS = range(7)
 """Point steps: x / p, x + p, max(x, p), x · p, min(x, p), x · p where x is not positive, and x without its sign; p is a
 number for each map."""
 
-LANES = 16 if binding.get_host_cpu_features().get("avx512f") else 8
-"""Pixels of one vector register; more registers are one vector to the compiler, fewer are two."""
-
-VECTORS = {1: 6, 2: 4, 3: 3, 4: 2}
-"""Vectors side by side for a number of features at a time: their sums must all stay in registers."""
-
-_I32, _I64, _F32 = ir.IntType(32), ir.IntType(64), ir.FloatType()
+VECTORS = {1: 6, 2: 4, 3: 5, 4: 4} if LANES == 16 else {1: 6, 2: 4, 3: 3, 4: 2}
+"""Vectors side by side for a number of features at a time: their sums must all stay in registers, 32 or 16 of them."""
 
 
 def _micro(features: int) -> Any:
@@ -34,7 +29,6 @@ def _micro(features: int) -> Any:
     It adds ``weights[w + t · features + f] · source[s + offsets[t] + x]`` over the taps t, for each feature f and
     each of ``LANES · VECTORS[features]`` pixels x, into ``target[d + f · plane + x]``.
     """
-    vector = ir.VectorType(_F32, LANES)
     vectors = VECTORS[features]
 
     @intrinsic
@@ -48,34 +42,30 @@ def _micro(features: int) -> Any:
             def data(place: int) -> Any:
                 return context.make_array(signature.args[place])(context, builder, given[place]).data
 
-            def vector_at(pointer: Any, pixels: int) -> Any:
-                return builder.bitcast(builder.gep(pointer, [_I64(pixels)]), vector.as_pointer())
-
             s, w, taps, d, plane = (given[place] for place in (1, 4, 5, 7, 8))
             source, weights, target = (builder.gep(data(place), [start]) for place, start in ((0, s), (3, w), (6, d)))
             offsets = data(2)
             multiply_add = cgutils.get_or_insert_function(
-                builder.module, ir.FunctionType(vector, [vector] * 3), f"llvm.fma.v{LANES}f32"
+                builder.module, ir.FunctionType(VECTOR, [VECTOR] * 3), f"llvm.fma.v{LANES}f32"
             )
-            zero = ir.Constant(vector, [0.0] * LANES)
-            sums = [[cgutils.alloca_once_value(builder, zero) for _ in range(vectors)] for _ in range(features)]
+            sums = [[cgutils.alloca_once_value(builder, all_of(0.0)) for _ in range(vectors)] for _ in range(features)]
             for place in (p for row in sums for p in row):
-                builder.store(zero, place)  # the function may come here again
+                builder.store(all_of(0.0), place)  # the function may come here again
             with cgutils.for_range(builder, taps) as loop:
                 start = builder.gep(source, [builder.load(builder.gep(offsets, [loop.index]))])
-                pixels = [builder.load(vector_at(start, v * LANES), align=4) for v in range(vectors)]
-                first = builder.mul(loop.index, _I64(features))
+                pixels = [builder.load(at(builder, start, I64(v * LANES)), align=4) for v in range(vectors)]
+                first = builder.mul(loop.index, I64(features))
                 for f in range(features):
-                    weight = builder.load(builder.gep(weights, [builder.add(first, _I64(f))]))
-                    lone = builder.insert_element(ir.Constant(vector, ir.Undefined), weight, _I32(0))
-                    spread = builder.shuffle_vector(lone, lone, ir.Constant(ir.VectorType(_I32, LANES), [0] * LANES))
+                    weight = builder.load(builder.gep(weights, [builder.add(first, I64(f))]))
+                    lone = builder.insert_element(ir.Constant(VECTOR, ir.Undefined), weight, I32(0))
+                    spread = picked(builder, lone, lone, [0] * LANES)
                     for v in range(vectors):
                         total = builder.call(multiply_add, [spread, pixels[v], builder.load(sums[f][v])])
                         builder.store(total, sums[f][v])
             for f in range(features):
-                row = builder.gep(target, [builder.mul(plane, _I64(f))])
+                row = builder.gep(target, [builder.mul(plane, I64(f))])
                 for v in range(vectors):
-                    builder.store(builder.load(sums[f][v]), vector_at(row, v * LANES), align=4)
+                    builder.store(builder.load(sums[f][v]), at(builder, row, I64(v * LANES)), align=4)
             return context.get_dummy_value()
 
         return signature, generate
@@ -124,29 +114,10 @@ def _correlate(source, s, offsets, weights, w, features, target, d, plane, colum
             _micro4(source, s + x, offsets, weights, w, taps, target, d + x, plane)
 
 
-def _extreme(name: str) -> Any:
-    """Return IEEE 754-2019's ``maximum`` or ``minimum`` of two pixels: NaN wins, and −0 lies below +0."""
-
-    @intrinsic
-    def join(typing: Any, a: Any, b: Any) -> Any:
-        del typing
-
-        def generate(context: Any, builder: Any, signature: Any, given: Any) -> Any:
-            del context, signature
-            kind = ir.FunctionType(_F32, [_F32, _F32])
-            return builder.call(cgutils.get_or_insert_function(builder.module, kind, f"llvm.{name}.f32"), given)
-
-        return types.float32(a, b), generate
-
-    return join
-
-
-_maximum, _minimum = _extreme("maximum"), _extreme("minimum")
-
-
 @njit(cache=True, nogil=True, error_model="numpy")
-def _point(row, code, parameter):
-    """Do one point step on a row, in place."""
+def _point(pixels, start, stop, code, parameter):
+    """Do one point step on a run of pixels, in place."""
+    row = pixels[start:stop]  # from 0 on, or the loops would look for places below it, one by one
     if code == DIVIDE:
         for x in range(len(row)):
             row[x] = row[x] / parameter
@@ -158,7 +129,7 @@ def _point(row, code, parameter):
             row[x] = row[x] * parameter
     elif code == CEILING:
         for x in range(len(row)):
-            row[x] = _minimum(row[x], parameter)
+            row[x] = minimum(row[x], parameter)
     elif code == LEAK:
         for x in range(len(row)):
             row[x] = row[x] if row[x] > 0 else row[x] * parameter
@@ -168,43 +139,7 @@ def _point(row, code, parameter):
     else:
         # With a constant 0 this would become a masked store, which is slow on some processors.
         for x in range(len(row)):
-            row[x] = _maximum(row[x], parameter)
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _pool(rows, first, last, ring, window, stride, op, tall, target):
-    """Join the rows ``first`` … ``last - 1`` of a ring of rows, then the columns under each window."""
-    zero = np.float32(0)  # added last: all zeros are +0
-    top = rows[first % ring]
-    if window == 2 and stride == 2 and last - first == 2 and op == MAX:  # by far the most frequent: in one loop
-        low = rows[(first + 1) % ring]
-        for x in range(len(target)):
-            left, right = _maximum(top[2 * x], low[2 * x]), _maximum(top[2 * x + 1], low[2 * x + 1])
-            target[x] = _maximum(left, right) + zero
-        return
-    tall[:] = top
-    for y in range(first + 1, last):
-        row = rows[y % ring]
-        if op == MAX:
-            for x in range(len(tall)):
-                tall[x] = _maximum(tall[x], row[x])
-        elif op == MIN:
-            for x in range(len(tall)):
-                tall[x] = _minimum(tall[x], row[x])
-        else:
-            for x in range(len(tall)):
-                tall[x] = tall[x] + row[x]
-    for x in range(len(target)):
-        total = tall[x * stride]
-        for t in range(1, window):
-            pixel = tall[x * stride + t]
-            if op == MAX:
-                total = _maximum(total, pixel)
-            elif op == MIN:
-                total = _minimum(total, pixel)
-            else:
-                total = total + pixel
-        target[x] = total + zero
+            row[x] = maximum(row[x], parameter)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -238,35 +173,46 @@ def run_rows(source, pitch, offsets, weights, groups, rows, columns, codes, para
     maps, height, width = out.shape
     op, tall_window, tall_stride, wide_window, wide_stride = pooling
     ring = tall_window if op else rows
-    kept = np.empty((maps, ring, columns), np.float32) if op else out
-    target = kept.reshape(kept.size)
+    made = out.reshape(out.size)
+    kept = np.empty(maps * ring * columns, np.float32) if op else made
     plane = ring * columns
     tall = np.empty(columns, np.float32)
-    made = 0
+    steps = len(codes)
+    signed = False  # whether a step after pooling may make a −0
+    for p in range(before, steps):
+        signed |= codes[p] not in (ADD, FLOOR, CEILING)
+    upto = 0
     for o in range(height):
         first = o * tall_stride
         last = min(first + tall_window, rows)
-        for y in range(max(first, made), last):
+        for y in range(max(first, upto), last):
             place = (y % ring) * columns
             for g in range(len(groups)):
-                s, w, features, m = groups[g]
                 _correlate(
-                    source, s + y * pitch, offsets, weights, w, features, target, m * plane + place, plane, columns
+                    source,
+                    groups[g, 0] + y * pitch,
+                    offsets,
+                    weights,
+                    groups[g, 1],
+                    groups[g, 2],
+                    kept,
+                    groups[g, 3] * plane + place,
+                    plane,
+                    columns,
                 )
             for m in range(maps):
-                row = kept[m, y % ring]
+                to = m * plane + place
                 if not len(groups):
                     start = m * rows * pitch + y * pitch
-                    for x in range(columns):
-                        row[x] = source[start + x]
+                    kept[to : to + columns] = source[start : start + columns]
                 for p in range(before):
-                    _point(row, codes[p], parameters[p, m])
-        made = last
+                    _point(kept, to, to + columns, codes[p], parameters[p, m])
+        upto = last
         if op:
             for m in range(maps):
-                _pool(kept[m], first, last, ring, wide_window, wide_stride, op, tall, out[m, o])
-                if before < len(codes):
-                    for p in range(before, len(codes)):
-                        _point(out[m, o], codes[p], parameters[p, m])
-                    for x in range(width):
-                        out[m, o, x] = out[m, o, x] + np.float32(0)  # a division may have made a −0
+                to = (m * height + o) * width
+                pool(kept, (first, last, ring, m * plane), columns, wide_window, wide_stride, op, tall, made, to, width)
+                for p in range(before, steps):
+                    _point(made, to, to + width, codes[p], parameters[p, m])
+                if signed:
+                    _point(made, to, to + width, ADD, np.float32(0))

@@ -15,12 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.compiled import vector
+from pipeline.compiled.pooling import COPY, MAX, MIN, SUM
 from pipeline.compiled.taps import SeparableTaps, Taps, separate
 from pipeline.kernels.base import Backend, Kernel
 from pipeline.operation import Operation
 
 _POINT = ("relu", "normalise", "abs", "clip", "leaky_relu")
-_JOIN = {"max": vector.MAX, "min": vector.MIN, "mean": vector.SUM}
+_JOIN = {"max": MAX, "min": MIN, "mean": SUM}
 
 _TAPS = {1: 2.2e10, 2: 2.7e10, 3: 3e10, 4: 3.4e10}
 """Multiply-adds a second of one core of an AMD EPYC of the third generation, for so many features at a time."""
@@ -103,7 +104,7 @@ def _build(operations: tuple[Operation, ...]) -> Kernel:
     codes = np.array([code for code, _ in steps], np.int64)
     numbers = np.array([n for _, n in steps], np.float32).reshape(len(steps), len(last.maps))
     commute = pool is not None and pool.options["op"] != "mean" and _never_decrease(steps)
-    pooling = (vector.COPY, 1, 1, 1, 1)
+    pooling = (COPY, 1, 1, 1, 1)
     if pool is not None:
         y, x = pool.windows
         pooling = (_JOIN[str(pool.options["op"])], y.size, y.stride, x.size, x.stride)

@@ -192,10 +192,19 @@ class Chunked:
             Interval(i.start * c, min(i.stop * c, e)) for i, c, e in zip(chunks, self.chunks, self.extents, strict=True)
         )
 
-    def read(self, region: Region, readers: Readers, cache: ChunkCache, get: Callable[[Region], Pixels]) -> Pixels:
+    def read(
+        self,
+        region: Region,
+        readers: Readers,
+        cache: ChunkCache,
+        get: Callable[[Region], Pixels],
+        *,
+        singly: bool = False,
+    ) -> Pixels:
         """Return the pixels (c, y, x) of a region: from the cache, and in as few reads as can be by ``get``.
 
-        Chunks that other blocks read, too, are read whole, and kept for them.
+        Chunks that other blocks read, too, are read whole, and kept for them. Where a read of several chunks costs as
+        much as one of each, they are read ``singly``: so none is copied to be kept.
         """
         rows, columns = (range(i.start, i.stop) for i in self.cover(region))
         claim = cache.claim(
@@ -208,13 +217,15 @@ class Chunked:
         parts: list[tuple[Region, Pixels]] = [(self._chunk(key), pixels) for key, pixels in claim.found.items()]
         read: dict[Key, Pixels] = {}
         try:
-            for rectangle in _rectangles(p for p in product(rows, columns) if not claim.has((self.plane, *p))):
+            wanted = (p for p in product(rows, columns) if not claim.has((self.plane, *p)))
+            for rectangle in map(_square, wanted) if singly else _rectangles(wanted):
                 keys = [key for key in claim.mine if _holds(rectangle, key)]
                 area = self.area(rectangle) if keys else intersect(self.area(rectangle), region)
                 pixels = get(area)
                 parts.append((area, pixels))
-                for key in keys:  # a copy: a view would hold all that was read with it
-                    read[key] = _cut(pixels, area, self._chunk(key)).copy()
+                for key in keys:
+                    part = _cut(pixels, area, self._chunk(key))
+                    read[key] = part if singly else part.copy()  # a view would hold all that was read with it
         finally:
             cache.settle(claim, read)
         for key, future in claim.awaited.items():
@@ -226,7 +237,12 @@ class Chunked:
         return _join(parts, region)
 
     def _chunk(self, key: Key) -> Region:
-        return self.area((Interval(key[1], key[1] + 1), Interval(key[2], key[2] + 1)))
+        return self.area(_square(key[1:]))
+
+
+def _square(place: tuple[int, int]) -> Region:
+    """Return the rectangle that is one chunk."""
+    return tuple(Interval(n, n + 1) for n in place)
 
 
 def _holds(chunks: Region, key: Key) -> bool:

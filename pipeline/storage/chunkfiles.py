@@ -83,20 +83,27 @@ class ChunkFiles:
 
     def read(self, box: Region) -> NDArray[Any]:
         """Return the pixels of a box, one interval for each axis of the array."""
+        places = list(self._places(box))
+        if len(places) == 1 and box == self._area(places[0]):
+            return self._alone(places[0])
         out = np.empty([len(interval) for interval in box], self.dtype)
-        for place in self._places(box):
-            chunk = self._chunk(place)
-            cuts = [
-                Interval(n * size, (n + 1) * size).intersect(i)
-                for n, size, i in zip(place, self._sizes, box, strict=True)
-            ]
+        for place in places:
+            chunk, area = self._chunk(place), self._area(place)
+            cuts = [a.intersect(i) for a, i in zip(area, box, strict=True)]
             into = tuple(c.within(i) for c, i in zip(cuts, box, strict=True))
-            if chunk is None:
-                out[into] = self.array.fill_value or 0
-            else:
-                starts = [n * size for n, size in zip(place, self._sizes, strict=True)]
-                out[into] = chunk[tuple(slice(c.start - s, c.stop - s) for c, s in zip(cuts, starts, strict=True))]
+            out[into] = (
+                self.array.fill_value or 0
+                if chunk is None
+                else chunk[tuple(c.within(a) for c, a in zip(cuts, area, strict=True))]
+            )
         return out
+
+    def _alone(self, place: tuple[int, ...]) -> NDArray[Any]:
+        """Return one chunk as it was decoded, to be written to if need be."""
+        chunk = self._chunk(place)
+        if chunk is None:
+            return np.full(self._sizes, self.array.fill_value or 0, self.dtype)
+        return chunk if chunk.flags.writeable else chunk.copy()
 
     def write(self, place: tuple[int, ...], chunk: NDArray[Any]) -> tuple[int, int]:
         """Write a whole chunk, and return its stored bytes and their checksum.
@@ -125,6 +132,9 @@ class ChunkFiles:
         """The bits of the fill value; 0 where none is said, as zarr has it."""
         number = np.array(self.array.fill_value or 0, self.array.dtype)
         return number.view(f"u{number.itemsize}")[()]
+
+    def _area(self, place: Sequence[int]) -> Region:
+        return tuple(Interval(n * size, (n + 1) * size) for n, size in zip(place, self._sizes, strict=True))
 
     def _places(self, box: Region) -> Iterator[tuple[int, ...]]:
         covers = (range(i.start // size, -(-i.stop // size)) for i, size in zip(box, self._sizes, strict=True))

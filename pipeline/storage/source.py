@@ -187,7 +187,8 @@ class Source:
                 return found
             whole = (self.along("y", self.shape), self.along("x", self.shape))
             chunked = Chunked((str(self.array), plane), whole, self.chunks)
-            return chunked.read(placed, readers, cache, lambda part: self._plane(array, part, plane))
+            one_by_one = array.files is not None and len(self._runs) == len(self.picks) == 1
+            return chunked.read(placed, readers, cache, lambda part: self._plane(array, part, plane), singly=one_by_one)
         except PlaceError as error:
             raise InputError(f"{self.path}: {self._where(plane, region)} cannot be read: {error}") from None
         except Exception as error:
