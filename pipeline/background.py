@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.geometry import Interval
+from pipeline.given import Converted
 from pipeline.kernels import BACKENDS
 from pipeline.pixels import PixelScale
 from pipeline.reading import Reading
@@ -33,7 +34,8 @@ def background(stack: BoundStack, scale: PixelScale, fill: float, place: int) ->
         walk = part.walk({place: region}, extents)
         if not any(walk.edges):
             raw = np.full((part.operations[0].inputs, *map(len, walk.read)), fill, scale.dtype)
-            made = finished(part.run(scale.to_map(raw), walk, {place: region}, extents)[place])
+            given = Converted(raw, walk.read, scale.write_map)
+            made = finished(part.run(given, walk, {place: region}, extents)[place])
             found: NDArray[np.float32] = made[:, 0, 0]
             return found
     return None

@@ -164,20 +164,14 @@ class Pull:
         """Whether the reach goes beyond the true edge of the map."""
         return self.reach.start < 0 or self.reach.stop > self.extent
 
-    @property
-    def inside(self) -> Interval:
-        """The pixels of the reach that the map has."""
-        return self.reach.intersect(Interval(0, self.extent))
-
     def padding(self, boundary: Boundary) -> list[tuple[int, int | None]]:
-        """Return for each pixel of the reach that the map does not have its place in the reach, and what stands there.
+        """Return the pixels of the reach that the map does not have, each with the one that stands for it.
 
-        That is the index of a read pixel, or None for the fill.
+        That is a pixel that is read, or None for the fill.
         """
         before = range(self.reach.start, min(0, self.reach.stop))
         after = range(max(self.extent, self.reach.start), self.reach.stop)
-        found = ((p - self.reach.start, boundary.source(p, self.extent)) for p in (*before, *after))
-        return [(place, None if s is None else s - self.read.start) for place, s in found]
+        return [(p, boundary.source(p, self.extent)) for p in (*before, *after)]
 
 
 @dataclass(frozen=True, slots=True)

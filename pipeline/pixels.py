@@ -49,29 +49,27 @@ class PixelScale:
         return wide if (black, white) == (-1.0, 1.0) else (wide - black) / (white - black) * 2 - 1
 
     def to_map(self, values: NDArray[np.generic]) -> NDArray[np.float32]:
-        """Return map values in float32, each the rounded exact one; small integers by a line or a table."""
+        """Return map values in float32, each the rounded exact one."""
+        made = np.empty(values.shape, np.float32)
+        self.write_map(values, made)
+        return made
+
+    def write_map(self, values: NDArray[np.generic], out: NDArray[np.float32]) -> None:
+        """Write map values to an array of the same shape; those of small integers by a line or a table."""
         kind = np.dtype(self.dtype)
-        if kind.kind == "f" and self.ends == (-1.0, 1.0):
-            return _narrow(values, "float32")
         if kind.kind in "iub" and 8 * kind.itemsize <= _TABLE_BITS:
-            made = np.empty(values.shape, np.float32)
             if kind.kind != "b" and (line := _line(self)):
-                stretch(_planes(values), *line, _planes(made))
+                stretch(_planes(values), *line, _planes(out))
             else:
-                look_up(_planes(values.view(f"u{kind.itemsize}")), _table(self), _planes(made))
-            return made
-        return _narrow(self.exact(values), "float32")
+                look_up(_planes(values.view(f"u{kind.itemsize}")), _table(self), _planes(out))
+            return
+        with np.errstate(over="ignore"):  # what is too large for float32 becomes infinite, as IEEE 754 has it
+            out[...] = values if kind.kind == "f" and self.ends == (-1.0, 1.0) else self.exact(values)
 
 
 def _planes(values: NDArray[Any]) -> NDArray[Any]:
     """Return a view of three axes, as compiled loops take it."""
     return values[(None,) * (3 - values.ndim)]
-
-
-def _narrow(values: NDArray[np.generic], dtype: str) -> NDArray[Any]:
-    """Return floats in a narrower type: what is too large for it becomes infinite, as IEEE 754 has it."""
-    with np.errstate(over="ignore"):
-        return values.astype(dtype)
 
 
 _TABLES: dict[PixelScale, NDArray[np.float32]] = {}

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pipeline.compiled.loops import survey
 from pipeline.errors import StackError
 from pipeline.geometry import Interval, Pull, Region, Window, cells, compose, hull, is_empty, whole
+from pipeline.given import Given, Held, within
 from pipeline.kernels import BACKENDS, Choice, choose, kernel_for
 from pipeline.layers import Layer
 from pipeline.operation import Block, Operation
@@ -139,9 +140,9 @@ class BoundStack:
         return Walk(tuple(needed), tuple(pulls))
 
     def run(
-        self, block: Block, walk: Walk, wanted: Mapping[int, Region], extents: Sequence[tuple[int, ...]]
+        self, given: Given, walk: Walk, wanted: Mapping[int, Region], extents: Sequence[tuple[int, ...]]
     ) -> dict[int, Block]:
-        """Return the wanted regions of maps, from a block of map values that is the walk's region of the input.
+        """Return the wanted regions of maps, from map values that the walk's region of the input is taken from.
 
         Layers that one kernel can make in one pass are made so, unless one of them meets the edge of its map, where it
         must be padded: then one after another, with the same bits.
@@ -155,34 +156,32 @@ class BoundStack:
                 for places in ([range(place, place + 1) for place in step]) if at_edge else [step]:
                     first, last = places[0], places[-1]
                     kernel = kernel_for(self.operations[first : last + 1], self.choices[first].backend)
-                    block = kernel(_padded(block, walk.needed[first], walk.pulls[first], self.operations[first]))
+                    block = kernel(_padded(given, walk.pulls[first], self.operations[first]))
                     if self.operations[last].average:
                         taps = _real_taps(self.operations[last], walk.needed[last + 1], extents[last])
                         block /= taps.astype(block.dtype)
+                    given = Held(block, walk.needed[last + 1])
                 if not is_empty(region := wanted.get(step[-1], EMPTY)):
                     make = walk.needed[step[-1] + 1]
                     made[step[-1]] = block[:, region[0].within(make[0]), region[1].within(make[1])]
         return made
 
 
-def _padded(block: Block, have: Region, pulls: tuple[Pull, ...], operation: Operation) -> Block:
-    """Cut the block to what a layer reads and pad what was clipped at the edges of the map."""
-    rows, columns = (pull.read.within(interval) for pull, interval in zip(pulls, have, strict=True))
-    block = block[:, rows, columns]
-    for axis, pull in enumerate(pulls, 1):
-        if pull.is_padded:
-            block = _widened(block.swapaxes(axis, 0), pull, operation).swapaxes(axis, 0)
-    return block
-
-
-def _widened(block: Block, pull: Pull, operation: Operation) -> Block:
-    """Return a block padded along its first axis."""
-    wide = np.empty_like(block, shape=(len(pull.reach), *block.shape[1:]))
-    if len(pull.inside):
-        wide[pull.inside.within(pull.reach)] = block[pull.inside.within(pull.read)]
-    for place, source in pull.padding(operation.boundary):
-        wide[place] = operation.fill if source is None else block[source]
-    return wide
+def _padded(given: Given, pulls: tuple[Pull, ...], operation: Operation) -> Block:
+    """Cut out what a layer reads and pad what was clipped at the edges of the map."""
+    read = tuple(pull.read for pull in pulls)
+    if not any(pull.is_padded for pull in pulls):
+        return given.cut(read)
+    # What padding repeats may lie beside the reach: then there is room for both, and the reach is cut out at the end.
+    frame = tuple(pull.reach.hull(pull.read) for pull in pulls)
+    wide = np.empty((operation.inputs, *map(len, frame)), np.float32)
+    if not is_empty(read):
+        given.write(read, within(wide, read, frame))
+    for axis, (pull, around) in enumerate(zip(pulls, frame, strict=True), 1):
+        lines = wide.swapaxes(axis, 0)
+        for place, source in pull.padding(operation.boundary):
+            lines[place - around.start] = operation.fill if source is None else lines[source - around.start]
+    return within(wide, tuple(pull.reach for pull in pulls), frame)
 
 
 def _real_taps(operation: Operation, made: Region, extents: tuple[int, ...]) -> NDArray[np.int64]:
@@ -249,8 +248,8 @@ def run_whole(stack: BoundStack, maps: NDArray[np.float32], place: int) -> NDArr
     extents = stack.extents(maps.shape[1:])
     wanted = {place: whole(extents[place + 1])}
     walk = stack.walk(wanted, extents)
-    rows, columns = (i.within(Interval(0, 0)) for i in walk.read)
-    return finished(stack.run(maps[:, rows, columns], walk, wanted, extents)[place])
+    given = Held(maps, whole(maps.shape[1:]))
+    return finished(stack.run(given, walk, wanted, extents)[place])
 
 
 def run_joined(stack: BoundStack, joined: NDArray[np.float32], place: int) -> NDArray[np.float32]:

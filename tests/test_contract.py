@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from pipeline.geometry import Interval, whole
+from pipeline.given import Held
 from pipeline.layers import LAYERS
 from pipeline.stack import Stack, finished, run_whole
 from tests.examples import EXAMPLES, FEATURES
@@ -39,7 +40,7 @@ def test_contract_a_pixel_depends_on_its_declared_window_to_the_corners_and_on_n
             walk = bound.walk({0: region}, extents)
             rows, columns = walk.read
             part = pixels[:, rows.start : rows.stop, columns.start : columns.stop]
-            return finished(bound.run(part, walk, {0: region}, extents)[0])
+            return finished(bound.run(Held(part, walk.read), walk, {0: region}, extents)[0])
 
         plain = make(image)
         for y, x in product(*(sorted({0, n // 2, n - 1}) for n in extents[1])):

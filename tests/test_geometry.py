@@ -93,10 +93,10 @@ def test_pull_reads_what_the_reach_is_made_of(window, extent, boundary, data):
     assert pull.read.start >= 0
     assert pull.read.stop <= extent
     padding = dict(pull.padding(boundary))
-    assert all(s is None or 0 <= s < len(pull.read) for s in padding.values())
-    padded = {place: -1 if s is None else s + pull.read.start for place, s in padding.items()}
-    assert padded | {p - pull.reach.start: p for p in range(pull.inside.start, pull.inside.stop)} == dict(
-        enumerate(expected)
+    assert all(s is None or pull.read.start <= s < pull.read.stop for s in padding.values())
+    padded = {p: -1 if s is None else s for p, s in padding.items()}
+    assert padded | {p: p for p in range(max(0, pull.reach.start), min(extent, pull.reach.stop))} == dict(
+        enumerate(expected, pull.reach.start)
     )
     assert pull.is_padded == any(not 0 <= p < extent for p in range(pull.reach.start, pull.reach.stop))
 

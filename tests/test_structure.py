@@ -13,7 +13,7 @@ ORDER = [
     {"geometry", "document"},
     {"compiled"},
     {"patches"},
-    {"grid", "operation", "pixels"},
+    {"given", "grid", "operation", "pixels"},
     {"layers", "kernels"},
     {"generated", "sections"},
     {"features", "stack", "kinds"},

@@ -1,6 +1,6 @@
 """What a task computes: from raw pixels to stored numbers, group by group, tile by tile."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -11,20 +11,18 @@ from numpy.typing import NDArray
 from pipeline.compiled.loops import survey
 from pipeline.forecast import Group
 from pipeline.geometry import Interval, Region, intersect, is_empty
+from pipeline.given import Converted, Given, Held, Maps, within
 from pipeline.grid import MapGrid, tiles
 from pipeline.planning import ImagePlan
 from pipeline.stack import BoundStack, Walk
 from pipeline.storage.maps import MapArray
 from pipeline.storage.windows import Sight, sampled
 
-Maps = NDArray[np.float32]
-
 
 class Stored:
-    """The stored numbers of a kept map over a region, and the range of its values.
+    """The stored numbers of a kept map over a region, by write unit, and the range of its values.
 
-    ``units`` is (rows, columns, maps, y, x): each write unit lies together, as its codec wants it. What a unit has
-    beyond the end of the map is the array's fill value.
+    What a unit has beyond the end of the map is the array's fill value.
     """
 
     def __init__(self, array: MapArray, region: Region, shown: bool) -> None:
@@ -33,13 +31,23 @@ class Stored:
         self._extents = array.extents
         self._shown = shown
         self._samples = [np.empty((len(array.channels), 0), np.float32)]
-        self._encoding, self._sizes = array.encoding, array.unit
-        extents = _shape(region)
-        counts = [-(-n // size) for n, size in zip(extents, array.unit, strict=True)]
-        shape = (*counts, len(array.channels), *array.unit)
-        self.units: NDArray[Any] = np.empty(shape, array.encoding.dtype)
-        if any(n % size for n, size in zip(extents, array.unit, strict=True)):
-            self.units[...] = array.fill
+        self._array = array
+        self._counts = [-(-n // size) for n, size in zip(_shape(region), array.unit, strict=True)]
+        self._units: dict[tuple[int, ...], NDArray[Any]] = {}
+
+    @property
+    def units(self) -> list[NDArray[Any]]:
+        """The stored numbers (maps, y, x) of each write unit, row by row."""
+        return [self._unit(place) for place in product(*map(range, self._counts))]
+
+    def _unit(self, place: tuple[int, ...]) -> NDArray[Any]:
+        if place not in self._units:
+            array = self._array
+            made = self._units[place] = np.empty((len(array.channels), *array.unit), array.encoding.dtype)
+            ends = zip(place, array.unit, _shape(self.region), strict=True)
+            if any((n + 1) * size > extent for n, size, extent in ends):
+                made[...] = array.fill
+        return self._units[place]
 
     @property
     def sight(self) -> Sight:
@@ -50,18 +58,23 @@ class Stored:
         """Take what falls into this region."""
         if is_empty(common := intersect(region, self.region)):
             return
-        values = _cut(maps, common, region)
+        values = within(maps, common, region)
         low, high = survey(values)
         self._low, self._high = min(self._low, float(low)), max(self._high, float(high))
         if self._shown:
             rows, columns = sampled(self._extents, common)
             self._samples.append(values[:, rows[:, None], columns].reshape(len(values), -1))
         frame = [Interval(c.start - i.start, c.stop - i.start) for c, i in zip(common, self.region, strict=True)]
-        touched = (range(i.start // n, -(-i.stop // n)) for i, n in zip(frame, self._sizes, strict=True))
+        sizes, encoding = self._array.unit, self._array.encoding
+        touched = (range(i.start // n, -(-i.stop // n)) for i, n in zip(frame, sizes, strict=True))
         for place in product(*touched):
-            unit = tuple(Interval(p * n, (p + 1) * n) for p, n in zip(place, self._sizes, strict=True))
+            unit = tuple(Interval(p * n, (p + 1) * n) for p, n in zip(place, sizes, strict=True))
             part = intersect(tuple(frame), unit)
-            self._encoding.write(_cut(values, part, tuple(frame)), _cut(self.units[place], part, unit))
+            numbers = within(values, part, tuple(frame))
+            if part == unit and encoding.dtype == "float32" and numbers[0].flags.c_contiguous:
+                self._units[place] = numbers  # as they are: a tile that is a unit needs no copy
+            else:
+                encoding.write(numbers, within(self._unit(place), part, unit))
 
 
 class Between:
@@ -74,7 +87,7 @@ class Between:
     def put(self, maps: Maps, region: Region) -> None:
         """Take what falls into this region."""
         if not is_empty(common := intersect(region, self.region)):
-            _cut(self.maps, common, self.region)[...] = _cut(maps, common, region)
+            within(self.maps, common, self.region)[...] = within(maps, common, region)
 
 
 @dataclass(frozen=True)
@@ -120,7 +133,7 @@ def compute(
                 sink.put(np.broadcast_to(values[:, None, None], shape).copy(), sink.region)
         return kept
 
-    read = _reader(raw, walk.read, plan.scale.to_map)
+    given: Given = Converted(raw, walk.read, plan.scale.write_map)
     for group in plan.task.groups:
         last, region = group.end - 1, walk.needed[group.end]
         sinks: dict[int, list[Stored | Between]] = {
@@ -133,10 +146,12 @@ def compute(
             between = Between(len(operations[last].maps), region)
             sinks[last] = [between, *sinks.get(last, [])]  # its region holds the other's
         if sinks:
-            _run(plan.stack.part(group.first, group.end), plan.extents[group.first : group.end + 1], group, read, sinks)
+            _run(
+                plan.stack.part(group.first, group.end), plan.extents[group.first : group.end + 1], group, given, sinks
+            )
         if between is None:
             break
-        read = _reader(between.maps, between.region)
+        given = Held(between.maps, between.region)
     return kept
 
 
@@ -144,7 +159,7 @@ def _run(
     stack: BoundStack,
     extents: Sequence[tuple[int, ...]],
     group: Group,
-    read: Callable[[Region], Maps],
+    given: Given,
     sinks: Sinks,
 ) -> None:
     """Make the maps that leave a group, tile by tile."""
@@ -153,24 +168,11 @@ def _run(
     for parts in tiles(grids, tuple(taking[0].region for taking in sinks.values()), group.tile):
         wanted = dict(zip(places.values(), parts, strict=True))
         walk = stack.walk(wanted, extents)
-        made = stack.run(read(walk.read), walk, wanted, extents)
+        made = stack.run(given, walk, wanted, extents)
         for place, taking in sinks.items():
             if (inner := places[place]) in made:
                 for sink in taking:
                     sink.put(made[inner], wanted[inner])
-
-
-def _reader(
-    pixels: NDArray[Any], frame: Region, convert: Callable[[NDArray[Any]], Maps] = lambda part: part
-) -> Callable[[Region], Maps]:
-    """Return what gives parts of pixels over ``frame`` as map values."""
-    return lambda region: convert(_cut(pixels, region, frame))
-
-
-def _cut(array: NDArray[Any], region: Region, frame: Region) -> NDArray[Any]:
-    """Return the view of an array over ``frame`` (y, x) that a region inside of it is."""
-    rows, columns = (i.within(f) for i, f in zip(region, frame, strict=True))
-    return array[:, rows, columns]
 
 
 def _is_empty(raw: NDArray[Any], fill: float | None) -> bool:
