@@ -10,9 +10,9 @@ from functools import partial
 from typing import Annotated, Literal, Self
 
 import numpy as np
+import scipy  # its parts load on use
 from numpy.typing import NDArray
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
-from scipy import ndimage
 
 from pipeline.layers.base import Finite, as_tuple
 
@@ -263,11 +263,11 @@ def _copy(
     if around is None:
         around = float(np.median(np.concatenate([plane[0], plane[-1], plane[1:-1, 0], plane[1:-1, -1]])))
     if scale < 1:
-        plane = ndimage.gaussian_filter(plane, (1 / scale - 1) / 2, mode="constant", cval=around)
+        plane = scipy.ndimage.gaussian_filter(plane, (1 / scale - 1) / 2, mode="constant", cval=around)
     matrix = np.array([[cosine, sine], [-sine, cosine]]) / scale  # from a place on the canvas to one of the feature
     middle = (np.array(plane.shape) - 1) / 2
     offset = middle - matrix @ ((np.array(canvas) - 1) / 2)
-    made: Values = ndimage.affine_transform(
+    made: Values = scipy.ndimage.affine_transform(
         plane, matrix, offset, output_shape=canvas, order=1, mode="grid-constant", cval=around
     )
     return made

@@ -17,7 +17,7 @@ import zarr
 import pipeline
 from pipeline.execute.interrupts import Interrupts
 from pipeline.kernels import BACKENDS
-from tests.conftest import drawing_of_x
+from tests.conftest import ROOT, drawing_of_x
 
 Call = Callable[..., tuple[int, str, str]]
 
@@ -205,6 +205,18 @@ def test_help_answers_at_once_and_loads_nothing_heavy() -> None:
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     for command in ("run", "plan", "validate", "schema", "ingest", "status", "verify", "info"):
         assert f"\n  {command}" in done.stdout
+
+
+def test_a_run_loads_only_the_kernels_of_its_stack(small: Path) -> None:
+    code = (
+        "import sys, pipeline\n"
+        "plan = pipeline.plan(pipeline.load('config.yaml'))\n"
+        "assert 'ome_zarr_models' not in sys.modules\n"
+        "assert pipeline.run(plan, 'serial').complete\n"
+        "others = {'onnx', 'onnxruntime', 'scipy.fft', 'scipy.ndimage', 'scipy.special'} & set(sys.modules)\n"
+        "assert not others, others"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
 
 
 def test_a_signal_that_is_ignored_stays_so() -> None:

@@ -87,6 +87,18 @@ def test_the_address_of_a_scheduler(small: Path) -> None:
             assert held.popitem()[1] == []
 
 
+def test_a_worker_loads_only_the_kernels_of_its_stack_and_no_models_of_metadata(small: Path) -> None:
+    plan = pipeline.plan(pipeline.load("config.yaml"))
+    with (
+        LocalCluster(n_workers=1, dashboard_address=None) as made,
+        Client(made) as client,
+    ):
+        assert pipeline.run(plan, made.scheduler_address).complete
+        (loaded,) = client.run(lambda: set(sys.modules)).values()
+    assert {"pipeline.execute.cluster", "numba"} <= loaded
+    assert not loaded & {"ome_zarr_models", "onnx", "onnxruntime", "scipy.fft", "scipy.ndimage", "scipy.special"}
+
+
 def test_a_scheduler_without_workers_ends_the_run(small: Path) -> None:
     plan = pipeline.plan(pipeline.load("config.yaml"))
     with LocalCluster(n_workers=0, dashboard_address="127.0.0.1:0", processes=False) as made:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.fft import next_fast_len
 
 from pipeline.geometry import Interval
 from pipeline.kernels import fft
@@ -262,3 +263,8 @@ def test_a_kernel_holds_no_more_than_its_scratch(case, value):
         tracemalloc.stop()
     scratch = KERNEL.scratch(operation, block[0].size, made[0].size)
     assert scratch / 3 < peak - made.nbytes <= scratch
+
+
+def test_the_length_of_a_transform_is_the_next_that_scipy_calls_fast():
+    for need in range(1, 5000):
+        assert fft._length(need) == 4 * next_fast_len(-(-need // 4), real=True)

@@ -16,15 +16,15 @@ does not drown a dark one in the same cell, a large offset (60,000 ± 1) does no
 numbers round to the same float32 that a direct kernel gives.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
 from math import isfinite, prod
 
 import numpy as np
+import scipy  # its parts load on use
 from numpy.typing import NDArray
-from scipy import fft
 
 from pipeline.geometry import Interval, Window
 from pipeline.kernels.base import Backend, Kernel
@@ -88,13 +88,17 @@ def _frame(windows: tuple[Window, Window], count: int, depth: int) -> _Frame | N
     return min((f for f in frames if f.price <= _NEAR_BEST * best), key=lambda f: (prod(f.size), f.size))
 
 
+@lru_cache(maxsize=1024)
 def _length(need: int) -> int:
     """Return the next length of factors 2, 3 and 5 that 4 divides: odd lengths take up to twice as long.
 
     >>> _length(286), _length(612)
     (288, 640)
     """
-    return 4 * int(fft.next_fast_len(-(-need // 4), real=True))
+    # As scipy.fft.next_fast_len has it; every plan asks, and few need the transforms themselves, which load slowly.
+    quarter = -(-need // 4)
+    odd: Iterable[int] = (3**i * 5**j for i in range(quarter.bit_length()) for j in range(quarter.bit_length()))
+    return 4 * min(n << (-(-quarter // n) - 1).bit_length() for n in odd)
 
 
 def _spectrum(size: tuple[int, int]) -> int:
@@ -143,7 +147,7 @@ def _spectra(operation: Operation, size: tuple[int, int]) -> NDArray[np.complex1
     for place in np.ndindex(weights.shape[:2]):
         spread = np.zeros(size)
         spread[: y.span : y.dilation, : x.span : x.dilation] = weights[place]
-        np.conjugate(fft.rfft2(spread), out=found[place])
+        np.conjugate(scipy.fft.rfft2(spread), out=found[place])
     return found
 
 
@@ -175,7 +179,7 @@ def _summing(operation: Operation, frame: _Frame) -> Callable[[], _Sums]:
             padded[:, :height, :width] = window
             padded[:, height:] = 0
             padded[:, :height, width:] = 0
-            transformed = fft.rfft2(padded, workers=1)
+            transformed = scipy.fft.rfft2(padded, workers=1)
             peaks = np.maximum(window.max(axis=(1, 2)), -window.min(axis=(1, 2))).astype(np.float64)
             coarse = _coarse((heights * peaks).sum(axis=1))
             for feature in range(count):
@@ -183,8 +187,8 @@ def _summing(operation: Operation, frame: _Frame) -> Callable[[], _Sums]:
                 for channel in range(1, depth):
                     np.multiply(transformed[channel], spectra[feature, channel], out=term)
                     np.add(total, term, out=total)
-                down = fft.ifft(total, axis=0, overwrite_x=True, workers=1)[: rows * y.stride : y.stride]
-                back = fft.irfft(down, frame.size[1], axis=1, workers=1)[:, : columns * x.stride : x.stride]
+                down = scipy.fft.ifft(total, axis=0, overwrite_x=True, workers=1)[: rows * y.stride : y.stride]
+                back = scipy.fft.irfft(down, frame.size[1], axis=1, workers=1)[:, : columns * x.stride : x.stride]
                 kept = back[: made.shape[1], : made.shape[2]]
                 kept += coarse[feature]
                 kept -= coarse[feature]

@@ -11,15 +11,17 @@ as a pass of its own: NaN stays NaN, and a bias of +0 makes of every −0 a +0 b
 
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
 
 from pipeline.geometry import Interval
 from pipeline.kernels.base import Backend, Kernel
 from pipeline.operation import Operation
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
 
 _FEW = 8
 _BLOCK = 16
@@ -30,7 +32,11 @@ def _blocked(channels: int) -> int:
     return channels if channels < _FEW else -(-channels // _BLOCK) * _BLOCK
 
 
-def _session(operation: Operation, *, relu: bool) -> ort.InferenceSession:
+def _session(operation: Operation, *, relu: bool) -> "InferenceSession":
+    # Here, as both take long to load, and narrow stacks have no session.
+    import onnxruntime as ort  # noqa: PLC0415
+    from onnx import TensorProto, helper, numpy_helper  # noqa: PLC0415
+
     weights = operation.arrays["weights"].astype(np.float32)
     count, depth, height, width = weights.shape
     filled = np.zeros((count, _blocked(depth), height, width), np.float32)

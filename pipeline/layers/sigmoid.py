@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import Literal
 
 import numpy as np
+import scipy  # its parts load on use
 from numpy.typing import NDArray
-from scipy import special
 
 from pipeline.layers.base import Layer, Limits, between
 from pipeline.operation import POINT, Block, Operation
@@ -18,7 +18,7 @@ class Sigmoid(Layer):
 
     def limits(self, given: Limits) -> Limits:
         """Return what the curve makes of those given: it rises."""
-        return between(*special.expit(given))
+        return between(*scipy.special.expit(given))
 
     def bind(self, name: str, maps: tuple[str, ...], features: Mapping[str, NDArray[np.float64]]) -> Operation:
         """Return the operation."""
@@ -29,5 +29,5 @@ class Sigmoid(Layer):
 def sigmoid(block: Block, operation: Operation) -> Block:
     """Return the sigmoid, made in float64, pixel by pixel: NumPy's vector loops may round unlike their rest."""
     del operation
-    made: Block = special.expit(block, dtype=np.float64).astype(block.dtype)
+    made: Block = scipy.special.expit(block, dtype=np.float64).astype(block.dtype)
     return made

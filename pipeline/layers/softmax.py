@@ -5,8 +5,8 @@ from functools import reduce
 from typing import Literal
 
 import numpy as np
+import scipy  # its parts load on use
 from numpy.typing import NDArray
-from scipy import special
 
 from pipeline.layers.base import Layer, Limits
 from pipeline.operation import POINT, Block, Operation, rounded
@@ -36,7 +36,7 @@ def softmax(block: Block, operation: Operation) -> Block:
     """
     del operation
     largest = reduce(np.maximum, block)
-    powers = [special.expm1(np.subtract(values, largest, dtype=np.float64)) + 1 for values in block]
+    powers = [scipy.special.expm1(np.subtract(values, largest, dtype=np.float64)) + 1 for values in block]
     total = reduce(np.add, powers)
     return np.stack([power / total for power in powers]).astype(block.dtype)
 

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import Literal
 
 import numpy as np
+import scipy  # its parts load on use
 from numpy.typing import NDArray
-from scipy import special
 
 from pipeline.layers.base import Layer, Limits, between
 from pipeline.operation import POINT, Block, Operation
@@ -38,6 +38,6 @@ def _tanh(values: Block) -> NDArray[np.float64]:
 
     SciPy's expm1 goes one pixel after another: NumPy's vector loops of tanh may round unlike their rest.
     """
-    rest = special.expm1(-2 * np.abs(values, dtype=np.float64), dtype=np.float64)
+    rest = scipy.special.expm1(-2 * np.abs(values, dtype=np.float64), dtype=np.float64)
     made: NDArray[np.float64] = np.copysign(-rest / (rest + 2), values)
     return made

@@ -1,16 +1,10 @@
 """OME-Zarr metadata as it is written, 0.5 and 0.4, through ome-zarr-models."""
+# ruff: noqa: PLC0415
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
-
-from ome_zarr_models.v04.image import ImageAttrs as ImageAttrsV04
-from ome_zarr_models.v04.omero import Channel, Omero
-from ome_zarr_models.v04.omero import Window as OmeroWindow
-from ome_zarr_models.v05.axes import Axis
-from ome_zarr_models.v05.image import ImageAttrs as ImageAttrsV05
-from ome_zarr_models.v05.multiscales import Dataset, Multiscale
 
 Version = Literal["0.5", "0.4"]
 """OME-Zarr's versions that are written: 0.5 lies in Zarr's format 3, 0.4 in format 2."""
@@ -85,6 +79,14 @@ def describe(
     shrunk
         How each further level is made from the one before.
     """
+    # Here, as the models take long to load, and workers write no metadata.
+    from ome_zarr_models.v04.image import ImageAttrs as ImageAttrsV04
+    from ome_zarr_models.v04.omero import Channel, Omero
+    from ome_zarr_models.v04.omero import Window as OmeroWindow
+    from ome_zarr_models.v05.axes import Axis
+    from ome_zarr_models.v05.image import ImageAttrs as ImageAttrsV05
+    from ome_zarr_models.v05.multiscales import Dataset, Multiscale
+
     multiscale = Multiscale(
         axes=[Axis(name=axis, type=_TYPES.get(axis, "space"), unit=unit) for axis, unit in axes],
         datasets=tuple(Dataset.build(path=p.path, scale=p.scale, translation=p.translation) for p in levels),

@@ -8,8 +8,6 @@ from pathlib import PurePosixPath
 from typing import Any
 from unicodedata import category
 
-from ome_zarr_models.v04.image import ImageAttrs as ImageAttrsV04
-from ome_zarr_models.v05.image import ImageAttrs as ImageAttrsV05
 from pydantic import ValidationError
 
 from pipeline.errors import InputError
@@ -35,6 +33,10 @@ def is_image(attributes: dict[str, Any]) -> bool:
 
 def read_level(path: str, attributes: dict[str, Any], level: int, key: str = "level") -> Level:
     """Return the level of an image that ``key`` chose; `InputError` where there is none or metadata is not valid."""
+    # Here, as the models take long to load, and a worker knows from the plan where the level is.
+    from ome_zarr_models.v04.image import ImageAttrs as ImageAttrsV04  # noqa: PLC0415
+    from ome_zarr_models.v05.image import ImageAttrs as ImageAttrsV05  # noqa: PLC0415
+
     try:
         parsed = (
             ImageAttrsV05.model_validate(attributes["ome"])
