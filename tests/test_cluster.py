@@ -87,7 +87,7 @@ def test_the_address_of_a_scheduler(small: Path) -> None:
             assert held.popitem()[1] == []
 
 
-def test_a_worker_loads_only_the_kernels_of_its_stack_and_no_models_of_metadata(small: Path) -> None:
+def test_a_worker_loads_neither_kernels_of_other_stacks_nor_what_only_a_client_asks(small: Path) -> None:
     plan = pipeline.plan(pipeline.load("config.yaml"))
     with (
         LocalCluster(n_workers=1, dashboard_address=None) as made,
@@ -96,7 +96,8 @@ def test_a_worker_loads_only_the_kernels_of_its_stack_and_no_models_of_metadata(
         assert pipeline.run(plan, made.scheduler_address).complete
         (loaded,) = client.run(lambda: set(sys.modules)).values()
     assert {"pipeline.execute.cluster", "numba"} <= loaded
-    assert not loaded & {"ome_zarr_models", "onnx", "onnxruntime", "scipy.fft", "scipy.ndimage", "scipy.special"}
+    assert not loaded & {"onnx", "onnxruntime", "scipy.fft", "scipy.ndimage", "scipy.special"}
+    assert not loaded & {"ome_zarr_models", "PIL.Image", "pipeline.clusters", "pipeline.config"}
 
 
 def test_a_scheduler_without_workers_ends_the_run(small: Path) -> None:

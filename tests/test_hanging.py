@@ -16,7 +16,7 @@ import pytest
 from distributed import Client, LocalCluster, WorkerPlugin
 
 import pipeline
-from pipeline.clusters import agreement
+from pipeline import agreement
 from pipeline.errors import HaloflowWarning, RunError
 from pipeline.execute import cluster, drive, fetch
 from pipeline.execute.drive import Drive

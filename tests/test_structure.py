@@ -10,7 +10,7 @@ PACKAGE = ROOT / "pipeline"
 
 ORDER = [
     {"errors"},
-    {"geometry", "document"},
+    {"agreement", "geometry", "document"},
     {"compiled"},
     {"patches"},
     {"given", "grid", "operation", "pixels"},

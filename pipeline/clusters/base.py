@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Self, get_args
 from distributed import Client
 from pydantic import AfterValidator, BaseModel, Field, field_validator, model_validator
 
-from pipeline.clusters.agreement import agree
+from pipeline.agreement import agree
 from pipeline.describe import parse_size
 from pipeline.errors import ClusterError, HaloflowError, HaloflowWarning, PlanError, explain, nearest
 from pipeline.sections import Section

@@ -19,7 +19,7 @@ from typing import Any
 import zarr
 from distributed import Client, WorkerPlugin, get_worker
 
-from pipeline.clusters.agreement import own, unlike
+from pipeline.agreement import own, unlike
 from pipeline.errors import RunError, explain
 from pipeline.execute.drive import AGAIN, Drive
 from pipeline.execute.feed import Feed, Work

@@ -12,7 +12,7 @@ from typing import Any
 
 from distributed import Client, KilledWorker
 
-from pipeline.clusters.agreement import latecomers
+from pipeline.agreement import latecomers
 from pipeline.errors import HaloflowWarning, RunError, explain
 from pipeline.execute.feed import Feed
 from pipeline.execute.fetch import PATIENCE, Fetch

@@ -7,7 +7,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
-from pipeline.clusters.agreement import own
+from pipeline.agreement import own
 from pipeline.errors import HaloflowError
 from pipeline.execute.crew import Crew
 from pipeline.execute.report import Report

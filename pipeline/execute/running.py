@@ -6,8 +6,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from pipeline.agreement import own
 from pipeline.clusters import manager
-from pipeline.clusters.agreement import own
 from pipeline.clusters.base import Manager
 from pipeline.describe import image_dict, plan_record
 from pipeline.errors import HaloflowError, OutputError, RunError
