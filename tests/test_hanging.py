@@ -102,7 +102,9 @@ def test_where_all_workers_hang_the_run_ends_and_says_how_to_go_on(
     small: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(drive, "WAIT", 3)
-    with pytest.raises(RunError, match=r"no worker of use \(2 hang, 0 differ\) for 3 s; .* go on with --resume"):
+    with pytest.raises(
+        RunError, match=r"no worker of use \(2 hang, 0 are of other versions\) for 3 s; .* go on with --resume"
+    ):
         list(outcomes_of(small, [small / "one", small / "two"]))
 
 
