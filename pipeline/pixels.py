@@ -59,9 +59,9 @@ class PixelScale:
         kind = np.dtype(self.dtype)
         if kind.kind in "iub" and 8 * kind.itemsize <= _TABLE_BITS:
             if kind.kind != "b" and (line := _line(self)):
-                stretch(_planes(values), *line, _planes(out))
+                stretch(_rows(values), *line, _planes(out))
             else:
-                look_up(_planes(values.view(f"u{kind.itemsize}")), _table(self), _planes(out))
+                look_up(_rows(values.view(f"u{kind.itemsize}")), _table(self), _planes(out))
             return
         with np.errstate(over="ignore"):  # what is too large for float32 becomes infinite, as IEEE 754 has it
             out[...] = values if kind.kind == "f" and self.ends == (-1.0, 1.0) else self.exact(values)
@@ -70,6 +70,12 @@ class PixelScale:
 def _planes(values: NDArray[Any]) -> NDArray[Any]:
     """Return a view of three axes, as compiled loops take it."""
     return values[(None,) * (3 - values.ndim)]
+
+
+def _rows(values: NDArray[Any]) -> NDArray[Any]:
+    """Return what compiled loops can read: three axes, the pixels of a row side by side."""
+    planes = _planes(values)
+    return planes if planes.strides[2] == planes.itemsize else np.ascontiguousarray(planes)
 
 
 _TABLES: dict[PixelScale, NDArray[np.float32]] = {}
@@ -92,7 +98,7 @@ def _line(of: PixelScale) -> tuple[float, float] | None:
     line = factor, -black * factor - 1
     every = np.arange(len(_table(of)), dtype=f"u{np.dtype(of.dtype).itemsize}").view(of.dtype)
     made = np.empty((1, 1, len(every)), np.float32)
-    stretch(_planes(every), *line, made)
+    stretch(_rows(every), *line, made)
     return line if np.array_equal(made[0, 0].view(np.uint32), _table(of).view(np.uint32)) else None
 
 
@@ -148,11 +154,11 @@ class Encoding:
     def write(self, maps: NDArray[np.float32], stored: NDArray[Any]) -> None:
         """Write the stored numbers of maps to an array of the same shape and of this type."""
         if self.dtype == "float16":
-            halve(_planes(maps), _planes(stored.view(np.uint16)))
+            halve(_rows(maps), _planes(stored.view(np.uint16)))
         elif self.is_scaled:
             first, last, missing = map(float, self._ends)
             at = self.attributes
-            quantise(_planes(maps), at["add_offset"], at["scale_factor"], first, last, missing, _planes(stored))
+            quantise(_rows(maps), at["add_offset"], at["scale_factor"], first, last, missing, _planes(stored))
         else:
             stored[...] = maps
 

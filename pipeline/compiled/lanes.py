@@ -3,6 +3,10 @@
 from typing import Any
 
 from llvmlite import binding, ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+from numba.np.arrayobj import populate_array
 
 LANES = 16 if binding.get_host_cpu_features().get("avx512f") else 8
 """Pixels of one vector register; more registers are one vector to the compiler, fewer are two."""
@@ -35,3 +39,46 @@ def extreme(builder: Any, sign: str, first: Any, second: Any) -> Any:
     """
     beyond = builder.select(builder.fcmp_ordered(sign, first, second), first, second)
     return builder.select(builder.fcmp_unordered("uno", first, first), first, beyond)
+
+
+@intrinsic
+def line(typing: Any, array: Any, c: Any, y: Any) -> Any:
+    """Return the row (c, y) of an array (c, y, x) whose pixels lie side by side along x, as such a row.
+
+    A slice says nothing of how its pixels lie, so loops over it take them one by one; and it is counted as a reader of
+    its array, which takes longer than some ten pixels. This one must not outlive its array.
+    """
+    del typing
+    row = types.Array(array.dtype, 1, "C")
+    signature = row(array, c, y)
+
+    def generate(context: Any, builder: Any, signature: Any, given: Any) -> Any:
+        of = context.make_array(signature.args[0])(context, builder, given[0])
+        made = context.make_array(row)(context, builder)
+        shape, steps = (cgutils.unpack_tuple(builder, part) for part in (of.shape, of.strides))
+        byte = builder.ptrtoint(of.data, I64)
+        for place, step in zip(given[1:], steps, strict=False):
+            byte = builder.add(byte, builder.mul(place, step))
+        populate_array(
+            made,
+            data=builder.inttoptr(byte, of.data.type),
+            shape=shape[2:],
+            strides=[of.itemsize],
+            itemsize=of.itemsize,
+            meminfo=None,
+        )
+        return made._getvalue()  # noqa: SLF001 - as Numba's own extensions do
+
+    return signature, generate
+
+
+@intrinsic
+def fma(typing: Any, a: Any, b: Any, c: Any) -> Any:
+    """Return a · b + c, rounded once, for one pixel."""
+    del typing
+
+    def generate(context: Any, builder: Any, signature: Any, given: Any) -> Any:
+        del context, signature
+        return builder.fma(*given)
+
+    return a(a, b, c), generate

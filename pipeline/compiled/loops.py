@@ -1,4 +1,7 @@
-"""Loops over pixels that NumPy takes several passes for: conversion of numbers, and the range of maps."""
+"""Loops over pixels that NumPy takes several passes for: conversion of numbers, and the range of maps.
+
+But for `survey`, the pixels of a row lie side by side.
+"""
 
 from typing import Any
 
@@ -8,7 +11,7 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from pipeline.compiled.lanes import F32, I64, LANES, VECTOR, at
+from pipeline.compiled.lanes import F32, I64, LANES, VECTOR, at, fma, line
 
 
 @njit(cache=True, nogil=True)
@@ -16,8 +19,9 @@ def look_up(numbers, table, out):
     """Write ``table[numbers]`` to ``out``, both (c, y, x)."""
     for c in range(out.shape[0]):
         for y in range(out.shape[1]):
-            for x in range(out.shape[2]):
-                out[c, y, x] = table[numbers[c, y, x]]
+            source, target = line(numbers, c, y), line(out, c, y)
+            for x in range(len(target)):
+                target[x] = table[source[x]]
 
 
 @njit(cache=True, nogil=True)
@@ -25,8 +29,9 @@ def stretch(numbers, factor, offset, out):
     """Write ``numbers · factor + offset`` to float32 ``out``, both (c, y, x); in float64, rounded after each step."""
     for c in range(out.shape[0]):
         for y in range(out.shape[1]):
-            for x in range(out.shape[2]):
-                out[c, y, x] = np.float64(numbers[c, y, x]) * factor + offset
+            source, target = line(numbers, c, y), line(out, c, y)
+            for x in range(len(target)):
+                target[x] = np.float64(source[x]) * factor + offset
 
 
 @intrinsic
@@ -99,16 +104,24 @@ def survey(maps):
 def quantise(maps, offset, scale, first, last, missing, out):
     """Write the nearest integers to (maps − offset) / scale, cut to ``first`` … ``last``.
 
-    NaN becomes ``missing``; all numbers are float64.
+    NaN becomes ``missing``; all numbers are float64. A quotient is made by its divisor's reciprocal and mended by what
+    is left, which rounds as a division does [1]_ and takes half the time.
+
+    .. [1] P. W. Markstein, "Computation of elementary functions on the IBM RISC System/6000 processor", 1990.
     """
+    reciprocal = 1.0 / scale
+    low, high = (first - 1) * scale, (last + 1) * scale  # what lies beyond is cut off in any case
     for c in range(out.shape[0]):
         for y in range(out.shape[1]):
-            for x in range(out.shape[2]):
-                pixel = np.float64(maps[c, y, x])
-                counted = np.rint((pixel - offset) / scale)
+            source, target = line(maps, c, y), line(out, c, y)
+            for x in range(len(target)):
+                pixel = np.float64(source[x])
+                above = min(max(pixel - offset, low), high)
+                near = above * reciprocal
+                counted = np.rint(fma(fma(-near, scale, above), reciprocal, near))
                 counted = max(counted, first)
                 counted = min(counted, last)
-                out[c, y, x] = np.int32(missing if pixel != pixel else counted)
+                target[x] = np.int32(missing if pixel != pixel else counted)
 
 
 @intrinsic
@@ -128,5 +141,6 @@ def halve(maps, out):
     """Write the bits of the nearest float16 numbers to ``out``, both (c, y, x)."""
     for c in range(out.shape[0]):
         for y in range(out.shape[1]):
-            for x in range(out.shape[2]):
-                out[c, y, x] = _half(maps[c, y, x])
+            source, target = line(maps, c, y), line(out, c, y)
+            for x in range(len(target)):
+                target[x] = _half(source[x])

@@ -12,7 +12,7 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from pipeline.compiled.lanes import I32, I64, LANES, VECTOR, all_of, at, picked
+from pipeline.compiled.lanes import I32, I64, LANES, VECTOR, all_of, at, fma, picked
 from pipeline.compiled.pooling import maximum, minimum, pool
 
 DIVIDE, ADD, FLOOR, SCALE, CEILING, LEAK, ABS = range(7)
@@ -77,18 +77,6 @@ _micro1, _micro2, _micro3, _micro4 = (_micro(features) for features in (1, 2, 3,
 _WIDTH1, _WIDTH2, _WIDTH3, _WIDTH4 = (LANES * VECTORS[features] for features in (1, 2, 3, 4))
 
 
-@intrinsic
-def _fma(typing: Any, a: Any, b: Any, c: Any) -> Any:
-    """Return a · b + c, rounded once, for one pixel."""
-    del typing
-
-    def generate(context: Any, builder: Any, signature: Any, given: Any) -> Any:
-        del context, signature
-        return builder.fma(*given)
-
-    return types.float32(a, b, c), generate
-
-
 @njit(cache=True, nogil=True, error_model="numpy")
 def _correlate(source, s, offsets, weights, w, features, target, d, plane, columns):
     """Make one row of maps for up to four features; the last run of vectors goes back over pixels already made."""
@@ -99,7 +87,7 @@ def _correlate(source, s, offsets, weights, w, features, target, d, plane, colum
             for x in range(columns):
                 total = np.float32(0)
                 for t in range(taps):
-                    total = _fma(weights[w + t * features + f], source[s + offsets[t] + x], total)
+                    total = fma(weights[w + t * features + f], source[s + offsets[t] + x], total)
                 target[d + f * plane + x] = total
         return
     for start in range(0, columns, width):
