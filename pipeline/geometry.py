@@ -50,6 +50,10 @@ class Interval:
         """Return the pixels in both, possibly none."""
         return Interval(max(self.start, other.start), min(self.stop, other.stop))
 
+    def moved(self, by: int) -> "Interval":
+        """Return this interval so many pixels further on."""
+        return Interval(self.start + by, self.stop + by)
+
     def within(self, frame: "Interval") -> slice:
         """Return this interval as a slice of an array whose first pixel is ``frame.start``."""
         return slice(self.start - frame.start, self.stop - frame.start)

@@ -1,13 +1,13 @@
 """What a stack's first layer reads: map values over a region, from which tiles take their parts."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.geometry import Region
+from pipeline.geometry import Region, intersect, is_empty
 
 Maps = NDArray[np.float32]
 
@@ -47,32 +47,39 @@ class Held:
 
 
 @dataclass(frozen=True)
-class Converted:
-    """Raw pixels that become map values tile by tile, so that these exist while they are close to the processor.
+class Raw:
+    """Raw pixels, such as decoded chunks, that become map values tile by tile: while they are close to the processor.
 
     Parameters
     ----------
-    pixels
-        (c, y, x), of any type.
-    region
-        Where they lie in the image (y, x).
+    parts
+        Areas (y, x) of the image that cover the region, and their pixels (c, y, x) of any type.
     convert
         Writes the map values of pixels to an array of their shape.
     """
 
-    pixels: NDArray[Any]
-    region: Region
+    parts: Sequence[tuple[Region, NDArray[Any]]]
     convert: Callable[[NDArray[Any], Maps], None]
 
     def cut(self, part: Region) -> Maps:
-        """Return the map values of a part."""
-        made = np.empty((len(self.pixels), *map(len, part)), np.float32)
+        """Return the map values of a part of the region."""
+        made = np.empty((len(self.parts[0][1]), *map(len, part)), np.float32)
         self.write(part, made)
         return made
 
     def write(self, part: Region, out: Maps) -> None:
-        """Convert a part."""
-        self.convert(within(self.pixels, part, self.region), out)
+        """Write the map values of a part of the region to an array of its shape."""
+        for area, pixels in self.parts:
+            if not is_empty(common := intersect(area, part)):
+                self.convert(within(pixels, common, area), within(out, common, part))
+
+    def only(self, number: float, region: Region) -> bool:
+        """Say whether all pixels of a region are one number, or NaN if that is."""
+        return all(_only(within(pixels, intersect(area, region), area), number) for area, pixels in self.parts)
+
+
+def _only(pixels: NDArray[Any], number: float) -> bool:
+    return bool(((pixels == number) | (pixels != pixels) if number != number else pixels == number).all())  # noqa: PLR0124 - NaN
 
 
 def within(array: NDArray[Any], part: Region, region: Region) -> NDArray[Any]:

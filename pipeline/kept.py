@@ -58,11 +58,12 @@ def block_memory(
 ) -> int:
     """Return the most bytes that one task of a grid holds.
 
-    ``computing`` of them beside its input and output while it computes, ``staged`` while its region is put together.
+    ``computing`` of them beside its input and output while it computes; ``staged`` is what it reads, where it reads
+    whole chunks.
     """
     stored = [k for k in kept if k.stored]
     read, made = largest_read(stack, tuple(k.place for k in kept), tuple(k.stored for k in kept), grid, tuple(extents))
-    taken = read * source.pixel_bytes
+    taken = max(read * source.pixel_bytes, staged)
     chunks = (-(-read // math.prod(source.chunks)) + 3) * len(source.channels)
     decoding = min(IN_FLIGHT, chunks) * 2 * source.chunk_bytes
     item = stored_bytes(kept[0].array, 1) // len(kept[0].array.channels)
@@ -74,7 +75,7 @@ def block_memory(
     encoding += max(shrunk, default=0)
     # What the layers held is not all given back before the maps are written.
     looked = sum(_watching(k, m, grid) for k, m in zip(kept, grid.maps, strict=True))
-    return SLACK + max(taken + staged + decoding, given + looked + computing + max(taken, encoding))
+    return SLACK + max(taken + decoding, given + looked + computing + max(taken, encoding))
 
 
 def _watching(kept: Kept, grid: MapGrid, blocks: BlockGrid) -> int:

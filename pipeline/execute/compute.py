@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pipeline.compiled.loops import survey
 from pipeline.forecast import Group
 from pipeline.geometry import Interval, Region, intersect, is_empty
-from pipeline.given import Converted, Given, Held, Maps, within
+from pipeline.given import Given, Held, Maps, Raw, within
 from pipeline.grid import MapGrid, tiles
 from pipeline.planning import ImagePlan
 from pipeline.stack import BoundStack, Walk
@@ -108,7 +108,7 @@ Sinks = Mapping[int, Sequence[Stored | Between]]
 
 def compute(
     plan: ImagePlan,
-    raw: NDArray[np.generic],
+    raw: Raw,
     walk: Walk,
     regions: Sequence[Region],
     seen: Sequence[Region],
@@ -126,14 +126,15 @@ def compute(
         )
         for k, region, around in zip(plan.made, regions, seen, strict=True)
     ]
-    if plan.background and _is_empty(raw, plan.source.fill) and not any(walk.edges):
+    fill = plan.source.fill
+    if plan.background and fill is not None and raw.only(fill, walk.read) and not any(walk.edges):
         for made, values in zip(kept, plan.background, strict=True):
             for sink in made.sinks:
                 shape = (len(values), *_shape(sink.region))
                 sink.put(np.broadcast_to(values[:, None, None], shape).copy(), sink.region)
         return kept
 
-    given: Given = Converted(raw, walk.read, plan.scale.write_map)
+    given: Given = raw
     for group in plan.task.groups:
         last, region = group.end - 1, walk.needed[group.end]
         sinks: dict[int, list[Stored | Between]] = {
@@ -173,11 +174,6 @@ def _run(
             if (inner := places[place]) in made:
                 for sink in taking:
                     sink.put(made[inner], wanted[inner])
-
-
-def _is_empty(raw: NDArray[Any], fill: float | None) -> bool:
-    """Say whether all pixels are the fill value."""
-    return bool(((raw == fill) | (raw != raw) if fill != fill else raw == fill).all())  # noqa: PLR0124 - NaN is a fill value, too
 
 
 def _shape(region: Region) -> tuple[int, ...]:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from pipeline.execute.decisions import joined
 from pipeline.geometry import Interval, Region, edges, whole
-from pipeline.given import Converted
+from pipeline.given import Raw
 from pipeline.pixels import PixelScale
 from pipeline.sections import Summaries
 from pipeline.stack import BoundStack, finished
@@ -101,7 +101,7 @@ def _run_block(
     wanted = {place: region}
     walk = stack.walk(wanted, extents)
     raw = np.block(pieces)
-    return finished(stack.run(Converted(raw, walk.read, scale.write_map), walk, wanted, extents)[place])
+    return finished(stack.run(Raw([(walk.read, raw)], scale.write_map), walk, wanted, extents)[place])
 
 
 def join_lazily(maps: Any, after: BoundStack) -> Any:

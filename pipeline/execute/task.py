@@ -4,7 +4,8 @@ import time
 from dataclasses import dataclass, replace
 
 from pipeline.execute.compute import compute
-from pipeline.geometry import is_empty
+from pipeline.geometry import is_empty, pixels
+from pipeline.given import Raw
 from pipeline.planning import ImagePlan, LevelPlan
 from pipeline.storage.cache import ChunkCache
 from pipeline.storage.output import write
@@ -64,9 +65,10 @@ def _make_block(plan: ImagePlan, image: int, block: int, cache: ChunkCache, segm
     regions = plan.grid.regions(index)
     seen = plan.grid.seen(index)
     walk = plan.stack.walk(plan.wanted(seen), plan.extents)
-    raw = plan.source.read(walk.read, cache, plan.reading.readers(index, walk.read), plane, slabs=plan.slabs)
+    readers = plan.reading.readers(index, walk.read)
+    raw = Raw(plan.source.parts(walk.read, cache, readers, plane, slabs=plan.slabs), plan.scale.write_map)
     made = compute(plan, raw, walk, regions, seen, looked_at(plane, plan.source.planes))
-    taken = raw.nbytes
+    taken = pixels(walk.read) * plan.source.pixel_bytes
     del raw
     given = 0
     written: list[Units] = []

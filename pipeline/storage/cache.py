@@ -13,10 +13,10 @@ from itertools import groupby, product
 from threading import Lock
 from typing import Any, Literal
 
-import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.geometry import Interval, Region, intersect
+from pipeline.given import within
 from pipeline.storage.handle import Handle, HandleOpener
 from pipeline.storage.place import Place
 
@@ -24,6 +24,9 @@ OPEN = 256
 """Arrays that stay open: more than the kept maps and levels of the images at work."""
 
 Pixels = NDArray[Any]
+Part = tuple[Region, Pixels]
+"""An area, perhaps larger than was asked for, and its pixels (c, y, x)."""
+
 Planar = tuple[str, int]
 """The path of an array, and the number of a plane of it."""
 
@@ -192,7 +195,7 @@ class Chunked:
             Interval(i.start * c, min(i.stop * c, e)) for i, c, e in zip(chunks, self.chunks, self.extents, strict=True)
         )
 
-    def read(
+    def parts(
         self,
         region: Region,
         readers: Readers,
@@ -200,8 +203,8 @@ class Chunked:
         get: Callable[[Region], Pixels],
         *,
         singly: bool = False,
-    ) -> Pixels:
-        """Return the pixels (c, y, x) of a region: from the cache, and in as few reads as can be by ``get``.
+    ) -> list[Part]:
+        """Return parts that cover a region: from the cache, and in as few reads as can be by ``get``.
 
         Chunks that other blocks read, too, are read whole, and kept for them. Where a read of several chunks costs as
         much as one of each, they are read ``singly``: so none is copied to be kept.
@@ -214,7 +217,7 @@ class Chunked:
                 for column, across in zip(columns, readers[1], strict=True)
             }
         )
-        parts: list[tuple[Region, Pixels]] = [(self._chunk(key), pixels) for key, pixels in claim.found.items()]
+        parts = [(self._chunk(key), pixels) for key, pixels in claim.found.items()]
         read: dict[Key, Pixels] = {}
         try:
             wanted = (p for p in product(rows, columns) if not claim.has((self.plane, *p)))
@@ -224,7 +227,7 @@ class Chunked:
                 pixels = get(area)
                 parts.append((area, pixels))
                 for key in keys:
-                    part = _cut(pixels, area, self._chunk(key))
+                    part = within(pixels, self._chunk(key), area)
                     read[key] = part if singly else part.copy()  # a view would hold all that was read with it
         finally:
             cache.settle(claim, read)
@@ -234,7 +237,7 @@ class Chunked:
             except CancelledError:  # whoever read it failed; so will this read, unless the fault has passed
                 area = intersect(self._chunk(key), region)
                 parts.append((area, get(area)))
-        return _join(parts, region)
+        return parts
 
     def _chunk(self, key: Key) -> Region:
         return self.area(_square(key[1:]))
@@ -247,23 +250,6 @@ def _square(place: tuple[int, int]) -> Region:
 
 def _holds(chunks: Region, key: Key) -> bool:
     return all(i.start <= n < i.stop for i, n in zip(chunks, key[1:], strict=True))
-
-
-def _cut(pixels: Pixels, area: Region, part: Region) -> Pixels:
-    """Return a part of the pixels of an area."""
-    return pixels[:, part[0].within(area[0]), part[1].within(area[1])]
-
-
-def _join(parts: list[tuple[Region, Pixels]], region: Region) -> Pixels:
-    """Return the pixels of a region from parts that cover it; without a copy where one part does."""
-    if len(parts) == 1:
-        return _cut(parts[0][1], parts[0][0], region)
-    first = parts[0][1]
-    joined = np.empty((len(first), *map(len, region)), first.dtype)
-    for area, pixels in parts:
-        part = intersect(area, region)
-        _cut(joined, region, part)[...] = _cut(pixels, area, part)
-    return joined
 
 
 def _rectangles(places: Iterable[tuple[int, int]]) -> Iterator[Region]:

@@ -1,7 +1,8 @@
 """Handles to input arrays: what a worker needs to read a region, and nothing else."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import InputError, PlaceError
 from pipeline.geometry import Interval, Region, is_empty
-from pipeline.storage.cache import ChunkCache, Chunked, Readers
+from pipeline.storage.cache import ChunkCache, Chunked, Part, Readers
 from pipeline.storage.geo import Geo
 from pipeline.storage.handle import Handle
 from pipeline.storage.place import Place
@@ -148,18 +149,18 @@ class Source:
 
     def placed(self, region: Region) -> Region:
         """Return a region (y, x) of a plane in pixels of the array."""
-        return tuple(Interval(i.start + o, i.stop + o) for i, o in zip(region, self.offset, strict=True))
+        return tuple(i.moved(o) for i, o in zip(region, self.offset, strict=True))
 
-    def read(
-        self,
-        region: Region,
-        cache: ChunkCache | None = None,
-        readers: Readers = ((), ()),
-        plane: int = 0,
-        *,
-        slabs: bool = False,
-    ) -> NDArray[Any]:
+    def read(self, region: Region, plane: int = 0) -> NDArray[Any]:
         """Return the raw pixels of a region (y, x) of all channels as (c, y, x); raises `InputError` if it cannot.
+
+        Planes are numbered, those of z running fastest.
+        """
+        with self._told(plane, region):
+            return self._plane(Handle.open(self.array, "r"), self.placed(region), plane)
+
+    def parts(self, region: Region, cache: ChunkCache, readers: Readers, plane: int, *, slabs: bool) -> list[Part]:
+        """Return what `read` does in parts that cover the region, areas of the image and their pixels.
 
         Parameters
         ----------
@@ -168,27 +169,34 @@ class Source:
         cache
             Where chunks are looked for that other blocks read, and left for them.
         readers
-            With a cache: who else reads the chunks of the region.
+            Who else reads the chunks of the region.
         plane
-            The number of the plane, those of z running fastest.
+            The number of the plane.
         slabs
-            Whether, with a cache, the region is read and kept for all planes that lie in the same chunks.
+            Whether the region is read and kept for all planes that lie in the same chunks.
         """
         placed = self.placed(region)
-        try:
-            array = cache.open(self.array, "r") if cache else Handle.open(self.array, "r")
-            if cache is None or not cache.limit or is_empty(region):
-                return self._plane(array, placed, plane)
+        with self._told(plane, region):
+            array = cache.open(self.array, "r")
+            if not cache.limit or is_empty(region):
+                return [(region, self._plane(array, placed, plane))]
             if slabs:
                 planes = self.together(plane)
                 name = (f"{self.array} {placed}", planes.start)
                 slab = cache.shared(name, len(planes), lambda: self._get(array, placed, planes))
-                found: NDArray[Any] = slab[plane - planes.start]
-                return found
+                return [(region, slab[plane - planes.start])]
             whole = (self.along("y", self.shape), self.along("x", self.shape))
             chunked = Chunked((str(self.array), plane), whole, self.chunks)
-            one_by_one = array.files is not None and len(self._runs) == len(self.picks) == 1
-            return chunked.read(placed, readers, cache, lambda part: self._plane(array, part, plane), singly=one_by_one)
+            singly = array.files is not None and len(self._runs) == len(self.picks) == 1
+            found = chunked.parts(placed, readers, cache, lambda part: self._plane(array, part, plane), singly=singly)
+            y, x = self.offset
+            return [((rows.moved(-y), columns.moved(-x)), pixels) for (rows, columns), pixels in found]
+
+    @contextmanager
+    def _told(self, plane: int, region: Region) -> Iterator[None]:
+        """Say of an error where pixels could not be read."""
+        try:
+            yield
         except PlaceError as error:
             raise InputError(f"{self.path}: {self._where(plane, region)} cannot be read: {error}") from None
         except Exception as error:
