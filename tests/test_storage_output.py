@@ -19,7 +19,7 @@ from pipeline.storage.maps import MapArray
 from pipeline.storage.metadata import Window
 from pipeline.storage.output import add, create, finish, metadata, show, write
 from pipeline.storage.place import Place
-from pipeline.storage.target import check, clear
+from pipeline.storage.target import check, clear, exists
 
 RECORD = {"config": {"layers": [{"type": "relu"}]}, "complete": True}
 
@@ -110,13 +110,27 @@ def test_a_store_that_exists_is_replaced_only_if_asked_and_ours():
     assert [name for name, _ in zarr.open_group("out.zarr/x", mode="r").members()] == ["other"]
 
 
-@pytest.mark.parametrize("foreign", ["folder", "empty folder", "file", "array", "group", "damaged"])
+def test_a_folder_of_nothing_but_what_a_kill_left_half_written_is_no_store():
+    Path("out/_haloflow/lock").mkdir(parents=True)
+    Path("out/_haloflow/lock/.000001.json.0123456789abcdef.partial").write_text("{")
+    Path("out/x").mkdir()
+    assert not exists(Place.of("out"))
+    check("out", ["in.zarr"])
+    make("out", [a_map()])
+    finish("out", {}, {"complete": False})
+    assert not [*Path("out").rglob("*.partial")]
+    refused("out", "out exists already", overwrite=False)
+
+
+@pytest.mark.parametrize("foreign", ["folder", "link", "file", "array", "group", "damaged"])
 def test_overwrite_never_deletes_what_is_not_ours(foreign):
     match foreign:
-        case "folder" | "empty folder":
+        case "folder":
             Path("out").mkdir()
-            if foreign == "folder":
-                Path("out/thesis.tex").write_text("years of work")
+            Path("out/thesis.tex").write_text("years of work")
+        case "link":
+            Path("out").mkdir()
+            Path("out/years").symlink_to("in.zarr")
         case "file":
             Path("out").write_text("years of work")
         case "array":

@@ -24,6 +24,7 @@ from pipeline.storage import output
 from pipeline.storage.cache import ChunkCache
 from pipeline.storage.identity import digest
 from pipeline.storage.images import digest_of
+from pipeline.storage.litter import sweep
 from pipeline.storage.lock import Lock
 from pipeline.storage.place import Place
 from pipeline.storage.records import Records, Segment, Segments
@@ -219,6 +220,8 @@ class Course:
             failures.append({"image": image.source.path, "task": "all", "reason": "changed while the run read it"})
         for told in failures:
             self._fail(opened.number, told)
+        if not self.new:
+            sweep(self.plan.store, (folder for kept in image.kept for folder in output.folders(kept.array)))
         for kept in image.kept:
             windows = opened.sights.windows(kept.array)
             output.show(self.plan.store, kept.array, windows)

@@ -28,6 +28,9 @@ from pipeline.geometry import Interval, Region
 
 _SHUFFLES = {"noshuffle": Blosc.NOSHUFFLE, "shuffle": Blosc.SHUFFLE, "bitshuffle": Blosc.BITSHUFFLE}
 
+PARTIAL = ".partial"
+"""How the name of a file ends that is not whole yet; it begins with a dot."""
+
 _LOOKS = 16
 """Places along an axis of a chunk that are looked at to see whether it may be all fill value."""
 
@@ -211,7 +214,7 @@ def get(path: str) -> bytes:
 def put_aside(target: str, data: Any, folder: str | None = None) -> str:
     """Write a file under a name of its own beside its target, or in a folder, which is made; return its path."""
     above, name = os.path.split(target)
-    partial = f"{folder or above}/.{name}.{secrets.token_hex(8)}.partial"
+    partial = f"{folder or above}/.{name}.{secrets.token_hex(8)}{PARTIAL}"
     try:
         _put(partial, data)
     except FileNotFoundError:

@@ -14,10 +14,11 @@ from zarr.core.group import ConsolidatedMetadata, GroupMetadata
 
 from pipeline.errors import HaloflowError, OutputError
 from pipeline.geometry import Region
-from pipeline.storage import records
+from pipeline.storage import lock, records
 from pipeline.storage.cache import ChunkCache
 from pipeline.storage.forms import empty_group, files, form_of, group_files, zarr_format
 from pipeline.storage.images import RESERVED
+from pipeline.storage.litter import sweep
 from pipeline.storage.machine import bring_to_disk
 from pipeline.storage.maps import Level, MapArray
 from pipeline.storage.metadata import Window
@@ -39,8 +40,8 @@ def create(store: Where, record: dict[str, Any], form: Literal[2, 3] = 3) -> Non
     """Make the store, with no image in it yet; raises `OutputError` where that cannot be."""
     place = Place.of(store)
     try:
-        zarr.create_group(place.store(), zarr_format=form, attributes={RESERVED: {**record, "complete": False}})
-        zarr.create_group((place / RESERVED).store(), zarr_format=form)
+        _write(place, files(GroupMetadata({RESERVED: {**record, "complete": False}}, form)))
+        _write(place / RESERVED, empty_group(form))
         if place.is_local:
             (place.path / records.FOLDER).mkdir(parents=True)
     except HaloflowError:
@@ -85,6 +86,11 @@ def _empty(m: MapArray) -> Iterator[tuple[str, bytes]]:
         yield f"{m.group}/{name}", data
     for number, made in form_of(m).files.items():
         yield from ((f"{m.group}/{number}/{name}", data) for name, data in made.items())
+
+
+def folders(m: MapArray) -> Iterator[str]:
+    """Give the folders that a map's metadata lie in, from that of its image on."""
+    yield from (m.image, m.group, *(f"{m.group}/{number}" for number in form_of(m).files))
 
 
 def _refuse_another(m: MapArray, number: int, array: Any) -> None:
@@ -200,6 +206,7 @@ def finish(store: Where, maps: Mapping[str, GroupMetadata] | None, record: dict[
         images.setdefault(image, {})[layer] = group
     if place.is_local:
         place.delete(STAGING)
+        sweep(place, ("", RESERVED, lock.FOLDER))
         if record["complete"]:
             bring_to_disk(str(place))
     inside: dict[str, Any] = {i: GroupMetadata({}, form, ConsolidatedMetadata(layers)) for i, layers in images.items()}

@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 from collections.abc import Awaitable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Union
@@ -190,14 +191,18 @@ class Place:
         """
         if self.is_local:
             target = f"{self.root}/{key}"
-            partial = put_aside(target, data)
-            try:
-                os.link(partial, target)
-            except FileExistsError:
-                return False
-            finally:
-                os.unlink(partial)
-            return True
+            while True:
+                partial = put_aside(target, data)
+                try:
+                    os.link(partial, target)
+                except FileExistsError:
+                    return False
+                except FileNotFoundError:  # whoever owns the store took it for what a kill had left, and swept it up
+                    continue
+                finally:
+                    with suppress(FileNotFoundError):
+                        os.unlink(partial)
+                return True
         self._check_writable()
         return bool(sync(self._store.create((self / key).key, default_buffer_prototype().buffer.from_bytes(data))))
 

@@ -10,6 +10,7 @@ from pipeline.errors import HaloflowError, OutputError
 from pipeline.storage import lock, records
 from pipeline.storage.findings import TABLES
 from pipeline.storage.images import RESERVED
+from pipeline.storage.litter import is_bare
 from pipeline.storage.lock import look, refuse_if_held
 from pipeline.storage.place import METADATA, Place, Where
 
@@ -52,7 +53,7 @@ def check(store: Where, inputs: Sequence[Where], *, overwrite: bool = False, res
 
 def exists(store: Place) -> bool:
     """Say whether anything stands at a place, were it only the lock of a run that was killed at once."""
-    return store.exists() or look(store) is not None
+    return (store.exists() and not is_bare(store)) or look(store) is not None
 
 
 def _check_above(store: Place) -> None:
