@@ -8,6 +8,10 @@ task are the same thing with units of one pixel.
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.geometry import Interval, Region, intersect, is_empty
 
@@ -35,6 +39,15 @@ class MapGrid:
             first, end = -(-i * s // (unit * stride)), -(-(i + 1) * s // (unit * stride))
             intervals.append(Interval(first * unit, min(end * unit, extent)))
         return tuple(intervals)
+
+    def firsts(self, axis: int, step: int, count: int) -> NDArray[np.int64]:
+        """Return along an axis the first write unit of each of so many blocks in a row, and the end of the last one's.
+
+        >>> MapGrid((10,), (4,), (2,)).firsts(0, 8, 3).tolist()
+        [0, 1, 2, 3]
+        """
+        ends = -(-np.arange(count + 1) * step // (self.units[axis] * self.strides[axis]))
+        return np.minimum(ends, -(-self.extents[axis] // self.units[axis]))
 
     def seen(self, index: tuple[int, ...], step: tuple[int, ...]) -> Region:
         """Return the pixels that a block makes, its own and the halo's, cut at the map's edge; none if it has none.
@@ -89,10 +102,17 @@ class BlockGrid:
         >>> [BlockGrid((MapGrid((2, 3), (1, 1), (1, 1)),), (1, 1), band=2).index(n) for n in range(6)]
         [(0, 0), (0, 1), (1, 0), (1, 1), (0, 2), (1, 2)]
         """
+        return self._index(number, min)
+
+    def indices(self, numbers: NDArray[np.int64]) -> tuple[NDArray[np.int64], ...]:
+        """Return the indices of many blocks, an array for each axis."""
+        return self._index(numbers, np.minimum)
+
+    def _index(self, number: Any, least: Any) -> tuple[Any, ...]:
         *counts, width = self.counts
         band = self.band or width
         nth, number = divmod(number, prod(counts) * band)
-        row, column = divmod(number, min(band, width - nth * band))
+        row, column = divmod(number, least(band, width - nth * band))
         parts = [nth * band + column]
         for count in reversed(counts):
             row, part = divmod(row, count)

@@ -1,6 +1,5 @@
 """How far a store is, and whether what was written is still what is there: from its records alone."""
 
-from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -9,11 +8,12 @@ import numpy as np
 
 from pipeline.describe import size
 from pipeline.errors import OutputError
-from pipeline.storage import intact, records, target
+from pipeline.storage import intact, target
 from pipeline.storage.identity import digest
 from pipeline.storage.lock import Held, look
 from pipeline.storage.place import Place
-from pipeline.storage.records import Records, Units
+from pipeline.storage.recorded import Recorded, Records, mark, read
+from pipeline.storage.records import units_in
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,8 @@ class Status:
 def status(store: str, options: Mapping[str, Any] | None = None) -> Status:
     """Return how far the run of a store is; raises `OutputError` where no run of ours has begun one there."""
     place = Place.of(store, options)
-    held, found = _opened(place)
-    record = target.recorded(place) or {}
-    done, planned, images = _counted(found)
+    held, record = _opened(place)
+    done, planned, images = _counted(read(place, _plan(record), doubt=False))
     beat = held.beat if held else {}
     return Status(
         store=store,
@@ -77,29 +76,32 @@ def _state(held: Held | None, *, complete: bool) -> str:
     return str(held.beat.get("state", "dead")) if held and held.released else "dead"
 
 
-def _opened(place: Place) -> tuple[Held | None, Records]:
+def _opened(place: Place) -> tuple[Held | None, Mapping[str, Any]]:
+    """Return who holds a store, and what it says of its run."""
     held, record = look(place), target.recorded(place)
     if held is None and record is None:
         raise OutputError(f"{place}: no run has begun a store there")
-    return held, records.read(place, digest((record or {}).get("identity", {})), doubt=False)
+    return held, record or {}
+
+
+def _plan(record: Mapping[str, Any]) -> str:
+    """Return what names the plan that a store's records hold for."""
+    return digest(record.get("identity", {}))
 
 
 def _counted(found: Records) -> tuple[int, int, int]:
     """Return the write units that are recorded, those that are planned, and the images that were begun."""
-    planned: dict[str, tuple[tuple[int, int, int], int]] = {}
+    planned: dict[str, tuple[tuple[int, ...], int]] = {}
     images = set()
     for event in found.events:
-        if "image" in event:
-            images.add(event["image"])
-            planned |= {path: (tuple(counts), units) for path, (counts, units) in event["units"].items()}
-    recorded: defaultdict[str, list[Units]] = defaultdict(list)
-    for units in (u for tasks in found.tasks.values() for task in tasks for u in task):
-        recorded[units.array].append(units)
+        images.add(event["image"])
+        planned |= {path: (tuple(counts), units) for path, (counts, units) in event["units"].items()}
     done = 0
     for path, (counts, _) in planned.items():
+        boxes = found.images.get(path.partition("/")[0], Recorded()).boxes.get(path)
         made = np.zeros(counts, bool)
-        for units in recorded[path]:
-            made[units.box] = True
+        for rows in boxes.parts() if boxes else ():
+            mark(made, rows["first"], rows["counts"])
         done += int(made.sum())
     return done, sum(units for _, units in planned.values()), len(images)
 
@@ -133,15 +135,15 @@ def check(store: Place) -> Checked:
 
     Raises `OutputError` where no run of ours has begun a store there.
     """
-    _, found = _opened(store)
+    plan = _plan(_opened(store)[1])
     count = total = 0
     faults: dict[str, str] = {}
-    good: set[str] = set()
-    for units in (u for tasks in found.tasks.values() for task in tasks for u in task):
-        wrong = dict(intact.faults(store, units))
+    for units in units_in(store, plan):
         count, total = count + len(units.sizes), total + sum(units.sizes)
-        good |= set(intact.keys(store, units)) - wrong.keys()
-        faults |= wrong
+        faults |= dict(intact.faults(store, units))
     # A unit that was written twice is as it should be where one of its records says so.
-    told = tuple(text for key, text in faults.items() if key not in good)
-    return Checked(str(store), count, total, told)
+    for units in units_in(store, plan) if faults else ():
+        if named := faults.keys() & set(intact.keys(store, units)):
+            for key in named - dict(intact.faults(store, units)).keys():
+                del faults[key]
+    return Checked(str(store), count, total, tuple(faults.values()))

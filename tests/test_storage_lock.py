@@ -16,9 +16,9 @@ import zarr
 
 import pipeline
 from pipeline.errors import OutputError
-from pipeline.storage import lock, records
+from pipeline.storage import lock, recorded, records
 from pipeline.storage.place import Place
-from pipeline.storage.records import Segments, Units
+from pipeline.storage.records import Segments, Units, units_in
 
 Call = Callable[..., tuple[int, str, str]]
 
@@ -34,6 +34,15 @@ def units(row: int) -> Units:
     return Units("x/m/0", (0, row, 0), (1, 1, 2), (10, 20), (1, 2**32 - 1))
 
 
+def read(store: Path) -> list[Units]:
+    """The records of a store, which are the same units whether they are packed or not."""
+    made = [*units_in(Place.of(str(store)), "p")]
+    image = recorded.read(Place.of(str(store)), "p").images.get("x")
+    rows = image.boxes["x/m/0"].rows if image else []
+    assert [(tuple(row["first"]), tuple(row["counts"])) for row in rows] == [(u.first, u.counts) for u in made]
+    return made
+
+
 def test_torn_and_foreign_segments_count_for_nothing_and_the_rest_does(tmp_path: Path) -> None:
     first, other = segment_of(tmp_path), segment_of(tmp_path, plan="other")
     for row in range(4):
@@ -43,20 +52,19 @@ def test_torn_and_foreign_segments_count_for_nothing_and_the_rest_does(tmp_path:
     first.close()
     (file,) = (p for p in (tmp_path / records.FOLDER).iterdir() if b"other" not in p.read_bytes())
     whole = file.read_bytes()
-    found = records.read(Place.of(str(tmp_path)), "p")
-    assert found.tasks == {"x": [[units(row)] for row in range(4)]}
-    assert found.events == [{"image": "x"}]
+    assert read(tmp_path) == [units(row) for row in range(4)]
+    assert recorded.read(Place.of(str(tmp_path)), "p").events == [{"image": "x"}]
     seen = set()
     for end in range(len(whole)):
         file.write_bytes(whole[:end])
-        some = records.read(Place.of(str(tmp_path)), "p").tasks.get("x", [])
-        assert some == [[units(row)] for row in range(len(some))]
+        some = read(tmp_path)
+        assert some == [units(row) for row in range(len(some))]
         seen.add(len(some))
     assert seen == {0, 1, 2, 3, 4}
     for at in range(0, len(whole), 7):  # a flipped byte ends the segment there, and is never a record
         file.write_bytes(whole[:at] + bytes([whole[at] ^ 0x55]) + whole[at + 1 :])
-        some = records.read(Place.of(str(tmp_path)), "p").tasks.get("x", [])
-        assert some == [[units(row)] for row in range(len(some))]
+        some = read(tmp_path)
+        assert some == [units(row) for row in range(len(some))]
 
 
 def test_a_late_worker_of_a_replaced_store_writes_nothing(tmp_path: Path) -> None:

@@ -27,7 +27,8 @@ from pipeline.storage.images import digest_of
 from pipeline.storage.litter import sweep
 from pipeline.storage.lock import Lock
 from pipeline.storage.place import Place
-from pipeline.storage.records import Records, Segment, Segments
+from pipeline.storage.recorded import Records
+from pipeline.storage.records import Segment, Segments
 from pipeline.storage.windows import Sights
 
 LAST = 2**63

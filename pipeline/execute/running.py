@@ -23,12 +23,12 @@ from pipeline.execute.task import Outcome
 from pipeline.execute.watching import Event, Watch
 from pipeline.kinds import Kinds
 from pipeline.planning import Plan
-from pipeline.storage import output, records, target
+from pipeline.storage import output, target
 from pipeline.storage.forms import zarr_format
 from pipeline.storage.identity import differences, digest
 from pipeline.storage.images import RESERVED, digest_of
 from pipeline.storage.lock import acquire, look
-from pipeline.storage.records import Records
+from pipeline.storage.recorded import Records, read
 
 Execute = Callable[..., Iterator[Outcome]]
 """Of a feed, of segments, and of a function that says when to stop, if any."""
@@ -162,7 +162,7 @@ def _found(plan: Plan, before: Mapping[str, Any]) -> Records:
     if changed:
         listed = "".join(f"\n  {line}" for line in changed[:20])
         raise OutputError(f"output.store: {plan.store} was begun by a run that differs; {again}:{listed}")
-    found, places = records.read(plan.store, digest(plan.identity)), {str(place): place for place in plan.places}
+    found, places = read(plan.store, digest(plan.identity)), {str(place): place for place in plan.places}
     for event in {event["image"]: event for event in found.events}.values():
         path, array = plan.inputs.get(event["image"]), event["array"]
         if path is None:

@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from io import BytesIO
 from math import prod
 from typing import Any, BinaryIO
@@ -29,7 +29,6 @@ import numpy as np
 from pipeline.errors import OutputError
 from pipeline.storage.chunkfiles import checksum
 from pipeline.storage.images import RESERVED
-from pipeline.storage.intact import is_intact
 from pipeline.storage.machine import boot
 from pipeline.storage.place import Place
 from pipeline.storage.windows import Sight
@@ -55,7 +54,7 @@ class Units:
     sight
         What was seen of the map's values in the box, where that is known.
     found
-        What tables tell of the box, if there are any: as it was packed, and in `read` left out.
+        What tables tell of the box, if there are any, as it was packed.
     """
 
     array: str
@@ -93,13 +92,14 @@ class Units:
     @classmethod
     def unpack(cls, packed: Sequence[Any]) -> "Units":
         """Return the record that `pack` made; raises `ValueError` where it is none."""
-        array, first, counts, sizes, sums, seen, *found = packed
+        array, first, counts, seen = outline(packed)
+        sizes, sums, found = packed[3], packed[4], packed[6:]
         sight = None
         if seen:
             samples = np.frombuffer(seen[3], "<f4").astype(np.float32).reshape(seen[2], -1)
             sight = Sight(float(seen[0]), float(seen[1]), samples)
-        units = cls(
-            str(array),
+        return cls(
+            array,
             tuple(first),
             tuple(counts),
             tuple(np.frombuffer(sizes, "<u8").tolist()),
@@ -107,10 +107,18 @@ class Units:
             sight,
             *found,
         )
-        stored = prod(units.counts) if units.sizes or not found else 0
-        if not len(units.first) == len(units.counts) or not stored == len(units.sizes) == len(units.sums):
-            raise ValueError("a record of another number of units than it says")
-        return units
+
+
+def outline(packed: Sequence[Any]) -> tuple[str, Sequence[int], Sequence[int], Sequence[Any] | None]:
+    """Return of a packed record its array, the first unit, the counts, and what was seen, without its sizes and sums.
+
+    Raises `ValueError` where it is none.
+    """
+    array, first, counts, sizes, sums, seen, *found = packed
+    stored = prod(counts) if sizes or not found else 0
+    if len(first) != len(counts) or len(sizes) != 8 * stored or len(sums) != 4 * stored:
+        raise ValueError("a record of another number of units than it says")
+    return array, first, counts, seen
 
 
 @dataclass(frozen=True)
@@ -244,58 +252,8 @@ def segments_of(store: Place, plan: str) -> Iterator[tuple[str, Mapping[str, Any
                 yield key, header, frames, segment
 
 
-@dataclass
-class Records:
-    """All valid records of a store.
-
-    Parameters
-    ----------
-    tasks
-        By the name of their image, what each task wrote: a record of each array.
-    events
-        Which images the runs began, each with its path, its metadata's digest and its write units.
-    finished, kinds
-        By their names the images of which there is nothing left to do, and the kinds of images.
-    """
-
-    tasks: dict[str, list[list[Units]]] = field(default_factory=dict)
-    events: list[Mapping[str, Any]] = field(default_factory=list)
-    finished: dict[str, Mapping[str, Any]] = field(default_factory=dict)
-    kinds: dict[str, dict[str, Any]] = field(default_factory=dict)
-
-    def note(self, event: Mapping[str, Any], *, doubtful: bool) -> None:
-        """Take what a run has noted; an image is not finished where that is in doubt."""
-        if "image" in event:
-            self.events.append(event)
-        elif "plan" in event:
-            self.kinds[event["kind"]] = event["plan"]
-        elif not doubtful:
-            self.finished[event["finished"]] = event
-
-
-def read(store: Place, plan: str, *, doubt: bool = True) -> Records:
-    """Return the records of a store that hold for a plan; what is torn or of another plan counts for nothing.
-
-    Records of a boot that is over are left out where the data are not what they say, unless told not to doubt.
-    """
-    found = Records()
-    for _, header, frames, _ in segments_of(store, plan):
-        doubtful = doubt and _is_over(header.get("boot"))
-        for frame in frames:
-            task = [without_rows(Units.unpack(packed)) for packed in frame] if isinstance(frame, list) else []
-            if isinstance(frame, dict):
-                found.note(frame, doubtful=doubtful)
-            elif task and not (doubtful and any(not is_intact(store, units) for units in task)):
-                found.tasks.setdefault(task[0].array.partition("/")[0], []).append(task)
-    return found
-
-
-def without_rows(units: Units) -> Units:
-    """Return a record that says whether something was found for tables, and not what."""
-    return units if units.found is None else replace(units, found=b"")
-
-
-def _is_over(named: Any) -> bool:
-    """Say whether a machine's boot is one that this machine knows to be over."""
-    host, mine = boot()
-    return isinstance(named, list) and len(named) == 2 and named[0] == host and named[1] != mine
+def units_in(store: Place, plan: str) -> Iterator[Units]:
+    """Give all that the records of a store name that hold for a plan, one after another."""
+    for _, _, frames, _ in segments_of(store, plan):
+        for task in (frame for frame in frames if isinstance(frame, list)):
+            yield from map(Units.unpack, task)
