@@ -2,6 +2,7 @@
 
 import errno
 import shutil
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,9 @@ import pytest
 import zarr
 
 import pipeline
+from pipeline.storage.findings import by_array, findings
+from pipeline.storage.place import Place
+from pipeline.storage.records import FOLDER, Segments, Units
 from pipeline.tables.formats import FORMATS
 
 TABLES = Path("o.zarr/_haloflow/tables")
@@ -92,3 +96,29 @@ def test_rows_of_an_image_that_cannot_be_read_any_more_are_not_left_out_in_silen
     Path("c.zarr").rename("b.zarr")
     assert pipeline.run(plan, "serial", resume=True).complete
     assert tables() == whole
+
+
+def test_what_was_found_is_packed(tmp_path: Path) -> None:
+    (tmp_path / FOLDER).mkdir(parents=True)
+    store, told = Place.of(str(tmp_path)), {}
+    for counter in (1, 2):
+        segment = Segments(store, "plan", counter).begin()
+        for n in range(10_000):
+            box = (counter, n // 100, n % 100), (1, 1, 2)
+            told[box[0]] = b"%d of %d" % (n, counter)
+            stored = Units("x/stored/0", *box, (4, 4), (7, 7))
+            segment.append([stored, Units("x/looked/0", *box, (), (), found=told[box[0]])])
+        segment.close()
+    tracemalloc.start()
+    try:
+        found = by_array(findings(store, "plan"))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 100 * len(told)
+    assert {*found} == {"x/looked/0"}
+    assert [one.units.first for one in found["x/looked/0"]] == sorted(told)
+    for number in (0, 9_999, 10_000, 19_999):
+        one = found["x/looked/0"][number]
+        assert one.load(store) == told[one.units.first]
+        assert one.units.counts == (1, 1, 2)

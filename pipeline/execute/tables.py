@@ -5,7 +5,6 @@ was never stopped. Blocks that were not made, because they see only the fill val
 known. Memory holds some bytes for each write unit and task, and of peaks a row of units', or twice the ``top``.
 """
 
-from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict
@@ -22,7 +21,7 @@ from pipeline.geometry import Interval
 from pipeline.kept import Kept
 from pipeline.planning import ImagePlan, Plan
 from pipeline.sections import Detections, Summaries
-from pipeline.storage.findings import TABLES, Finding, findings, written
+from pipeline.storage.findings import TABLES, Findings, by_array, findings, written
 from pipeline.storage.identity import digest
 from pipeline.storage.place import Place
 from pipeline.storage.source import place_of
@@ -59,9 +58,7 @@ def finish(plan: Plan, failed: Collection[str]) -> list[dict[str, Any]]:
     """
     if not files(plan):
         return []
-    found: defaultdict[str, list[Finding]] = defaultdict(list)
-    for finding in findings(plan.store, digest(plan.identity)):
-        found[finding.units.array].append(finding)
+    found = by_array(findings(plan.store, digest(plan.identity)))
     failures = []
     with ExitStack() as stack:
         tables = _Tables(plan, stack)
@@ -127,11 +124,12 @@ def _on_earth(plan: Plan) -> dict[str, Any]:
 class _Looked:
     """What the tasks found in one layer's maps of an image: each write unit's part is taken from one record."""
 
-    def __init__(self, store: Place, image: ImagePlan, nth: int, found: Mapping[str, list[Finding]]) -> None:
+    def __init__(self, store: Place, image: ImagePlan, nth: int, found: Mapping[str, Findings]) -> None:
         self.store, self.image, self.nth = store, image, nth
         self.kept: Kept = image.made[nth]
         self.array = self.kept.array
-        self.found = found.get(f"{self.array.group}/0", [])
+        path = f"{self.array.group}/0"
+        self.found = found.get(path, Findings(path, len(self.array.axes)))
         self.watch = self.kept.watch or Watch()
 
     @cached_property

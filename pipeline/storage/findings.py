@@ -1,16 +1,17 @@
 """What tasks found for tables, read again from the records where it stands, and where the tables are written."""
 
 import tempfile
-from collections.abc import Iterator
+from array import array as array_of
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import BinaryIO
 
 from pipeline.errors import OutputError
 from pipeline.storage.images import RESERVED
 from pipeline.storage.place import Place
 from pipeline.storage.pyramid import STAGING
-from pipeline.storage.records import Units, frames_of, open_segment, segments_of
+from pipeline.storage.records import Units, frames_of, open_segment, outline, segments_of
 
 TABLES = f"{RESERVED}/tables"
 """The folder in a store where its tables lie: in a group that readers of images have no cause to look into."""
@@ -35,16 +36,61 @@ class Finding:
         return Units.unpack(frame[self.nth]).found or b""
 
 
+class Findings:
+    """What tasks found in the write units of one array, packed as some numbers each, so that a million stay cheap.
+
+    Parameters
+    ----------
+    array, axes
+        The array's path, and how many axes it has.
+    """
+
+    def __init__(self, array: str, axes: int) -> None:
+        self._array, self._axes = array, axes
+        self._keys: list[str] = []
+        self._numbers = array_of("q")
+
+    def add(self, finding: Finding) -> None:
+        """Take one; those of a segment come one after another."""
+        if self._keys[-1:] != [finding.key]:
+            self._keys.append(finding.key)
+        box = (*finding.units.first, *finding.units.counts)
+        self._numbers.extend((len(self._keys) - 1, finding.at, finding.nth, *box))
+
+    def __len__(self) -> int:
+        return len(self._numbers) // (3 + 2 * self._axes)
+
+    def __getitem__(self, number: int) -> Finding:
+        width = 3 + 2 * self._axes
+        key, at, nth, *box = self._numbers[number * width : (number + 1) * width]
+        first, counts = tuple(box[: self._axes]), tuple(box[self._axes :])
+        return Finding(self._keys[key], at, nth, Units(self._array, first, counts, (), ()))
+
+    def __iter__(self) -> Iterator[Finding]:
+        return (self[number] for number in range(len(self)))
+
+
 def findings(store: Place, plan: str) -> Iterator[Finding]:
     """Give what the tasks of a plan found for tables, one after another, without the rows."""
     for key, _, frames, segment in segments_of(store, plan):
         at = segment.tell()
         for frame in frames:
             for nth, packed in enumerate(frame if isinstance(frame, list) else ()):
-                units = Units.unpack(packed)
-                if units.found is not None:
-                    yield Finding(key, at, nth, replace(units, sizes=(), sums=(), sight=None, found=None))
+                array, first, counts, _, is_found = outline(packed)
+                if is_found:
+                    yield Finding(key, at, nth, Units(array, tuple(first), tuple(counts), (), ()))
             at = segment.tell()
+
+
+def by_array(found: Iterable[Finding]) -> dict[str, Findings]:
+    """Return findings, packed, by the path of their array."""
+    arrays: dict[str, Findings] = {}
+    for finding in found:
+        of = finding.units
+        if of.array not in arrays:
+            arrays[of.array] = Findings(of.array, len(of.first))
+        arrays[of.array].add(finding)
+    return arrays
 
 
 @contextmanager

@@ -90,7 +90,7 @@ class Recorded:
     def add(self, task: Sequence[Sequence[Any]]) -> None:
         """Take the records of a task, as they were packed."""
         for nth, packed in enumerate(task):
-            array, first, counts, seen = outline(packed)
+            array, first, counts, seen, _ = outline(packed)
             boxes = self.boxes.get(array)
             if boxes is None:
                 boxes = self.boxes[array] = Boxes(len(first))

@@ -92,7 +92,7 @@ class Units:
     @classmethod
     def unpack(cls, packed: Sequence[Any]) -> "Units":
         """Return the record that `pack` made; raises `ValueError` where it is none."""
-        array, first, counts, seen = outline(packed)
+        array, first, counts, seen, _ = outline(packed)
         sizes, sums, found = packed[3], packed[4], packed[6:]
         sight = None
         if seen:
@@ -109,8 +109,10 @@ class Units:
         )
 
 
-def outline(packed: Sequence[Any]) -> tuple[str, Sequence[int], Sequence[int], Sequence[Any] | None]:
-    """Return of a packed record its array, the first unit, the counts, and what was seen, without its sizes and sums.
+def outline(
+    packed: Sequence[Any],
+) -> tuple[str, Sequence[int], Sequence[int], Sequence[Any] | None, bool]:
+    """Return of a packed record its array, the first unit, the counts, what was seen, and whether tables tell of it.
 
     Raises `ValueError` where it is none.
     """
@@ -118,7 +120,7 @@ def outline(packed: Sequence[Any]) -> tuple[str, Sequence[int], Sequence[int], S
     stored = prod(counts) if sizes or not found else 0
     if len(first) != len(counts) or len(sizes) != 8 * stored or len(sums) != 4 * stored:
         raise ValueError("a record of another number of units than it says")
-    return array, first, counts, seen
+    return array, first, counts, seen, bool(found)
 
 
 @dataclass(frozen=True)
