@@ -8,8 +8,9 @@ import numpy as np
 
 from pipeline.describe import size
 from pipeline.errors import OutputError
-from pipeline.storage import intact, target
+from pipeline.storage import target
 from pipeline.storage.identity import digest
+from pipeline.storage.intact import Intact
 from pipeline.storage.lock import Held, look
 from pipeline.storage.place import Place
 from pipeline.storage.recorded import Recorded, Records, mark, read
@@ -135,15 +136,15 @@ def check(store: Place) -> Checked:
 
     Raises `OutputError` where no run of ours has begun a store there.
     """
-    plan = _plan(_opened(store)[1])
+    plan, stored = _plan(_opened(store)[1]), Intact(store)
     count = total = 0
     faults: dict[str, str] = {}
     for units in units_in(store, plan):
         count, total = count + len(units.sizes), total + sum(units.sizes)
-        faults |= dict(intact.faults(store, units))
+        faults |= dict(stored.faults(units))
     # A unit that was written twice is as it should be where one of its records says so.
     for units in units_in(store, plan) if faults else ():
-        if named := faults.keys() & set(intact.keys(store, units)):
-            for key in named - dict(intact.faults(store, units)).keys():
+        if named := faults.keys() & set(stored.keys(units)):
+            for key in named - dict(stored.faults(units)).keys():
                 del faults[key]
     return Checked(str(store), count, total, tuple(faults.values()))

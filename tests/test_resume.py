@@ -6,6 +6,7 @@ import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ import zarr
 import pipeline
 from pipeline.errors import OutputError
 from pipeline.execute import running, task
+from pipeline.status import check
 from pipeline.storage import chunkfiles, lock, recorded, target
 from pipeline.storage.identity import digest
 from pipeline.storage.place import Place
@@ -231,6 +233,19 @@ def test_a_unit_that_was_written_twice_counts_once_and_is_right_where_one_record
     Path("maps.zarr/image/pool/0/c/0/0/0").write_bytes(b"neither")
     code, out, _ = haloflow("verify", "config.yaml", "--checksums", "--json")
     assert (code, [fault.split()[0] for fault in json.loads(out)["faults"]]) == (3, ["image/pool/0/c/0/0/0"])
+
+
+def test_a_check_opens_each_array_once(many: Path, haloflow: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert haloflow("run", "config.yaml", *CUT)[0] == 0
+    opened, open_array = [], zarr.open_array
+
+    def counting(*words: Any, **named: Any) -> Any:
+        opened.append(1)
+        return open_array(*words, **named)
+
+    monkeypatch.setattr("pipeline.storage.intact.zarr.open_array", counting)
+    assert check(Place.of("maps.zarr")).units == UNITS
+    assert len(opened) == 1
 
 
 def test_a_whole_store_is_left_as_it_is(small: Path, haloflow: Call) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.storage.intact import is_intact
+from pipeline.storage.intact import Intact
 from pipeline.storage.machine import boot
 from pipeline.storage.place import Place
 from pipeline.storage.records import Units, outline, segments_of
@@ -179,13 +179,13 @@ def read(store: Place, plan: str, *, doubt: bool = True) -> Records:
 
     Records of a boot that is over are left out where the data are not what they say, unless told not to doubt.
     """
-    found = Records()
+    found, intact = Records(), Intact(store)
     for _, header, frames, _ in segments_of(store, plan):
         doubtful = doubt and _is_over(header.get("boot"))
         for frame in frames:
             if isinstance(frame, dict):
                 found.note(frame, doubtful=doubtful)
-            elif frame and not (doubtful and any(not is_intact(store, Units.unpack(packed)) for packed in frame)):
+            elif frame and not (doubtful and any(not intact.holds(Units.unpack(packed)) for packed in frame)):
                 found.add(frame)
     return found
 
