@@ -1,6 +1,7 @@
 """The house keeps its order: imports point one way, files stay small."""
 
 import ast
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -79,3 +80,16 @@ def test_imports_point_one_way(path: Path) -> None:
 )
 def test_files_stay_small(path: Path) -> None:
     assert len(path.read_text().splitlines()) <= LARGEST
+
+
+def test_compiled_files_name_what_their_functions_are_made_with():
+    """Else Numba would go on with a copy of a function that calls one of another file, when that one has changed."""
+    found = {path.stem: path for path in (PACKAGE / "compiled").glob("*.py")}
+    for name, path in found.items():
+        text = path.read_text()
+        if "@njit" not in text:
+            continue
+        others = sorted(module.rpartition(".")[2] for module in imports(path) if room(module) == "compiled")
+        named = {other: hashlib.sha256(found[other].read_bytes()).hexdigest()[:12] for other in others}
+        told = ", ".join(f'"{other}": "{digest}"' for other, digest in named.items())
+        assert not others or f"MADE_WITH = {{{told}}}" in text, f"{name}.py: write MADE_WITH = {{{told}}}"

@@ -34,8 +34,8 @@ def picked(builder: Any, first: Any, second: Any, places: list[int]) -> Any:
 def extreme(builder: Any, sign: str, first: Any, second: Any) -> Any:
     """Return the greater (``>``) or lesser (``<``) of two pixels, or of each pair of two vectors' pixels.
 
-    NaN wins, and of two zeros the second one is taken. LLVM's own ``maximum`` also tells −0 from +0, for which vector
-    units take twice as many steps.
+    NaN wins, and of two zeros the second one is taken. LLVM's own ``maximum`` also tells −0 from +0, in more steps; here
+    whoever asks adds 0 afterwards, or compares with +0.
     """
     beyond = builder.select(builder.fcmp_ordered(sign, first, second), first, second)
     return builder.select(builder.fcmp_unordered("uno", first, first), first, beyond)
@@ -46,7 +46,7 @@ def line(typing: Any, array: Any, c: Any, y: Any) -> Any:
     """Return the row (c, y) of an array (c, y, x) whose pixels lie side by side along x, as such a row.
 
     A slice says nothing of how its pixels lie, so loops over it take them one by one; and it is counted as a reader of
-    its array, which takes longer than some ten pixels. This one must not outlive its array.
+    its array, which takes as long as the work on many pixels. This one must not outlive its array.
     """
     del typing
     row = types.Array(array.dtype, 1, "C")
