@@ -34,8 +34,8 @@ def picked(builder: Any, first: Any, second: Any, places: list[int]) -> Any:
 def extreme(builder: Any, sign: str, first: Any, second: Any) -> Any:
     """Return the greater (``>``) or lesser (``<``) of two pixels, or of each pair of two vectors' pixels.
 
-    NaN wins, and of two zeros the second one is taken. LLVM's own ``maximum`` also tells −0 from +0, in more steps; here
-    whoever asks adds 0 afterwards, or compares with +0.
+    NaN wins, and of two zeros the second one is taken. LLVM's own ``maximum`` also tells −0 from +0, in more steps;
+    here whoever asks adds 0 afterwards, or compares with +0.
     """
     beyond = builder.select(builder.fcmp_ordered(sign, first, second), first, second)
     return builder.select(builder.fcmp_unordered("uno", first, first), first, beyond)

@@ -13,7 +13,7 @@ from numba.extending import intrinsic
 
 from pipeline.compiled.lanes import F32, I64, LANES, VECTOR, at, fma, line
 
-MADE_WITH = {"lanes": "0e14f1701ecd"}
+MADE_WITH = {"lanes": "9722089a38f7"}
 
 
 @njit(cache=True, nogil=True)

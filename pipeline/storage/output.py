@@ -16,7 +16,7 @@ from pipeline.errors import HaloflowError, OutputError
 from pipeline.geometry import Region
 from pipeline.storage import lock, records
 from pipeline.storage.cache import ChunkCache
-from pipeline.storage.forms import empty_group, files, form_of, group_files, zarr_format
+from pipeline.storage.forms import empty_group, form_of, group_files, root_files, zarr_format
 from pipeline.storage.images import RESERVED
 from pipeline.storage.litter import sweep
 from pipeline.storage.machine import bring_to_disk
@@ -40,7 +40,7 @@ def create(store: Where, record: dict[str, Any], form: Literal[2, 3] = 3) -> Non
     """Make the store, with no image in it yet; raises `OutputError` where that cannot be."""
     place = Place.of(store)
     try:
-        _write(place, files(GroupMetadata({RESERVED: {**record, "complete": False}}, form)))
+        _write(place, root_files({RESERVED: {**record, "complete": False}}, form, None))
         _write(place / RESERVED, empty_group(form))
         if place.is_local:
             (place.path / records.FOLDER).mkdir(parents=True)
@@ -213,7 +213,7 @@ def finish(store: Where, maps: Mapping[str, GroupMetadata] | None, record: dict[
     if maps is None:
         place.delete(ZMETADATA_V2_JSON)
     together = None if maps is None else ConsolidatedMetadata(inside)
-    _write(place, files(GroupMetadata({**root.attrs, RESERVED: record}, form, together)))
+    _write(place, root_files({**root.attrs, RESERVED: record}, form, together))
 
 
 def _write(place: Place, made: Mapping[str, bytes]) -> None:
