@@ -52,7 +52,7 @@ def test_an_interrupt_lets_what_is_under_way_be_recorded(
     small: Path, haloflow: Call, number: int, expected: int
 ) -> None:
     """The whole group of processes is interrupted, as Ctrl-C at a terminal does."""
-    image = np.random.default_rng(1).integers(0, 256, (2, 600, 600)).astype(np.uint8)
+    image = np.random.default_rng(1).integers(0, 256, (2, 1800, 1800)).astype(np.uint8)
     zarr.create_array("image.zarr", data=image, chunks=(1, 100, 100), overwrite=True)
     small_tasks = "import pipeline.planner as p; p.TASK_PIXELS = 0; from pipeline.cli import main; main()"
     run = [sys.executable, "-c", small_tasks]
