@@ -74,12 +74,17 @@ class Raw:
                 self.convert(within(pixels, common, area), within(out, common, part))
 
     def only(self, number: float, region: Region) -> bool:
-        """Say whether all pixels of a region are one number, or NaN if that is."""
+        """Say whether all pixels of a region are one number, or NaN if that is; −0 and 0 are two."""
         return all(_only(within(pixels, intersect(area, region), area), number) for area, pixels in self.parts)
 
 
 def _only(pixels: NDArray[Any], number: float) -> bool:
-    return bool(((pixels == number) | (pixels != pixels) if number != number else pixels == number).all())  # noqa: PLR0124 - NaN
+    if number != number:  # noqa: PLR0124 - NaN
+        return bool((pixels != pixels).all())  # noqa: PLR0124 - NaN
+    if not (pixels == number).all():
+        return False
+    # Some layers leave −0 as it is: where it equals 0, a task would give other bits than its neighbour.
+    return number != 0 or pixels.dtype.kind != "f" or bool((np.signbit(pixels) == np.signbit(number)).all())
 
 
 def within(array: NDArray[Any], part: Region, region: Region) -> NDArray[Any]:

@@ -189,7 +189,8 @@ def _by_slabs(image: ImagePlan, memory: int) -> ImagePlan:
 def _without_empty(image: ImagePlan, stored: Stored) -> ImagePlan:
     """Return a plan that leaves out the blocks that see only fill value, where all their maps have one value there."""
     source = image.source
-    values = [background(image.stack, image.scale, source.fill or 0, kept.place) for kept in image.made]
+    fill = 0 if source.fill is None else source.fill
+    values = [background(image.stack, image.scale, fill, kept.place) for kept in image.made]
     found = tuple(v for v in values if v is not None)
     if len(found) < len(values):
         return image
@@ -200,9 +201,10 @@ def _without_empty(image: ImagePlan, stored: Stored) -> ImagePlan:
         if not k.stored:
             kept.append(k)
             continue
-        numbers, counts = np.unique(k.array.encoding.encode(v), return_counts=True)
-        alike = alike and len(numbers) == 1
-        kept.append(replace(k, array=replace(k.array, fill=numbers[counts.argmax()].item())))
+        encoded = k.array.encoding.encode(v)
+        bits, counts = np.unique(encoded.view(f"u{encoded.itemsize}"), return_counts=True)  # −0 is not 0
+        alike = alike and len(bits) == 1
+        kept.append(replace(k, array=replace(k.array, fill=bits[counts.argmax()].view(encoded.dtype).item())))
     seen = image.in_order(seeing(image.reading, stored, unit(source))) if alike else None
     return replace(image, made=tuple(kept), background=found, seeing=seen)
 

@@ -27,6 +27,7 @@ CASES: dict[str, tuple[dict[str, Any], list[dict[str, Any]], dict[str, Any]]] = 
     "edges of a padded map": (EDGE, SAME, {}),
     "a bright background": (EDGE, VALID, {"fill_value": 200}),
     "nan": (EDGE, VALID, {"dtype": "float32", "fill_value": np.nan}),
+    "minus zero": ({}, [{"type": "leaky_relu"}], {"dtype": "float32", "fill_value": -0.0}),
     "sharded": (EDGE, VALID, {"shards": (64, 64)}),
     "v2": (EDGE, VALID, {"zarr_format": 2}),
     "maps that differ in empty space": (UNLIKE, [{"type": "convolution", "features": ["edge", "blob"]}], {}),
@@ -69,6 +70,28 @@ def test_a_sparse_image_gives_the_bits_of_the_whole(tmp_path: Path, case: str, e
     else:
         assert len(images.blocks) < len(images.grid) / 2
         assert made.nchunks_initialized < made.nchunks / 2
+
+
+def test_pixels_that_only_equal_the_fill_value_are_no_background(tmp_path: Path) -> None:
+    image = np.zeros((320, 320), np.float32)
+    image[100:200, 100:200] = -0.0
+    kept = {"write_empty_chunks": True}
+    array = zarr.create_array(
+        str(tmp_path / "i.zarr"), shape=image.shape, chunks=(32, 32), dtype="float32", fill_value=0, config=kept
+    )
+    array[96:224, 96:224] = image[96:224, 96:224]
+    config = {
+        "input": {"images": str(tmp_path / "i.zarr")},
+        "layers": [{"type": "leaky_relu"}],
+        "output": {"store": str(tmp_path / "o.zarr"), "chunks": 32},
+    }
+    job = pipeline.load(config)
+    plan = pipeline.plan(job)
+    assert plan.images[0].background
+    assert pipeline.run(plan, "serial").complete
+    made = zarr.open_array(f"{tmp_path}/o.zarr/i/leaky_relu/0")[:]
+    np.testing.assert_array_equal(np.signbit(made), np.signbit(image)[None])
+    np.testing.assert_array_equal(made.view("u4"), job.stack(image).view("u4"))
 
 
 def test_the_plan_says_how_many_blocks_are_empty_and_forecasts_only_the_others(tmp_path: Path) -> None:

@@ -95,7 +95,7 @@ class ChunkFiles:
             cuts = [a.intersect(i) for a, i in zip(area, box, strict=True)]
             into = tuple(c.within(i) for c, i in zip(cuts, box, strict=True))
             out[into] = (
-                self.array.fill_value or 0
+                self._filling
                 if chunk is None
                 else chunk[tuple(c.within(a) for c, a in zip(cuts, area, strict=True))]
             )
@@ -105,7 +105,7 @@ class ChunkFiles:
         """Return one chunk as it was decoded, to be written to if need be."""
         chunk = self._chunk(place)
         if chunk is None:
-            return np.full(self._sizes, self.array.fill_value or 0, self.dtype)
+            return np.full(self._sizes, self._filling, self.dtype)
         return chunk if chunk.flags.writeable else chunk.copy()
 
     def write(self, place: tuple[int, ...], chunk: NDArray[Any]) -> tuple[int, int]:
@@ -130,10 +130,15 @@ class ChunkFiles:
     def _sizes(self) -> tuple[int, ...]:
         return tuple(self.array.chunks)
 
+    @property
+    def _filling(self) -> Any:
+        """The fill value; 0 where none is said, as zarr has it."""
+        return 0 if self.array.fill_value is None else self.array.fill_value
+
     @cached_property
     def _fill(self) -> Any:
-        """The bits of the fill value; 0 where none is said, as zarr has it."""
-        number = np.array(self.array.fill_value or 0, self.array.dtype)
+        """The bits of the fill value."""
+        number = np.array(self._filling, self.array.dtype)
         return number.view(f"u{number.itemsize}")[()]
 
     def _area(self, place: Sequence[int]) -> Region:
