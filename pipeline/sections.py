@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from pipeline.layers.base import Finite, Names, Pair, as_tuple
+from pipeline.layers.base import LEAST, Finite, Names, Pair, as_tuple
 
 
 class Section(BaseModel):
@@ -243,4 +243,7 @@ class Output(Section):
             raise ValueError(f"range has no effect on {self.dtype}")
         if self.range is not None:
             _refuse_no_range(self.range)
+            low, high = self.range
+            if high - low < LEAST:
+                raise ValueError(f"range goes from {low:g} to {high:g}, closer than any two numbers of float32 are")
         return self

@@ -133,6 +133,8 @@ NO_EFFECT = [
      "9: output: range goes from 1 to 1; the first must be less"),
     ("out.zarr", "out.zarr\n  dtype: int8\n  range: [-1.0e308, 1.0e308]",
      "9: output: range goes from -1e+308 to 1e+308, which is wider than any number"),
+    ("out.zarr", "out.zarr\n  dtype: int8\n  range: [0, 1.0e-307]",
+     "9: output: range goes from 0 to 1e-307, closer than any two numbers of float32 are"),
     ("out.zarr", "out.zarr\n  compression: gzip",
      "11: output.compression: expected lz4, zstd, none, or a codec and its level; found 'gzip'"),
     ("out.zarr", "out.zarr\n  compression: {codec: lz4, level: 12}",

@@ -37,8 +37,9 @@ def _one_or_many(value: Any) -> str:
 
 Positive = Annotated[int, Field(ge=1, le=2**31)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
-EPSILON, GREATEST = float(np.finfo(np.float32).eps), float(np.finfo(np.float32).max)
-"""Of float32: what rounding moves 1 by, at the most, and the greatest number."""
+_FLOAT32 = np.finfo(np.float32)
+EPSILON, GREATEST, LEAST = float(_FLOAT32.eps), float(_FLOAT32.max), float(_FLOAT32.smallest_subnormal)
+"""Of float32: what rounding moves 1 by, at the most, the greatest number, and the least above 0."""
 
 
 def _in_float32(value: float) -> float:

@@ -95,9 +95,7 @@ class ChunkFiles:
             cuts = [a.intersect(i) for a, i in zip(area, box, strict=True)]
             into = tuple(c.within(i) for c, i in zip(cuts, box, strict=True))
             out[into] = (
-                self._filling
-                if chunk is None
-                else chunk[tuple(c.within(a) for c, a in zip(cuts, area, strict=True))]
+                self._filling if chunk is None else chunk[tuple(c.within(a) for c, a in zip(cuts, area, strict=True))]
             )
         return out
 
