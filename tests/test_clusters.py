@@ -86,6 +86,18 @@ def test_a_plan_of_more_than_the_workers_may_hold_is_refused(small: Path) -> Non
     assert not Path("maps.zarr").exists()
 
 
+def test_a_refused_run_leaves_the_empty_folder_that_it_was_given(small: Path) -> None:
+    Path("c.yaml").write_text("type: local\nworkers: 1\nmemory: 700MB\n")
+    Path("elsewhere/later").mkdir(parents=True)
+    Path("maps.zarr").symlink_to("elsewhere")
+    plan = pipeline.plan(pipeline.load("config.yaml"), memory="1GB")
+    with pytest.raises(ClusterError, match="lets a worker hold"):
+        pipeline.run(plan, "c.yaml")
+    assert Path("maps.zarr").is_symlink()
+    assert [path.name for path in Path("elsewhere").rglob("*")] == ["later"]
+    assert pipeline.run(plan, "serial").complete
+
+
 @contextmanager
 def processes(*options: str, env: dict[str, str] | None = None) -> Iterator[str]:
     """A scheduler and a worker of their own, as a user starts them; gives the address."""

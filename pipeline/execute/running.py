@@ -88,6 +88,7 @@ def run(
     target.check(plan.store, plan.reads, overwrite=overwrite, resume=resume)
     seen = look(plan.store)
     fresh = not target.exists(plan.store)
+    makes = plan.store.is_local and not plan.store.exists()
     before = target.recorded(plan.store) if resume and not fresh else None
     found = _found(plan, before) if before else None
     try:
@@ -122,8 +123,8 @@ def run(
             told.break_off()
         lock.release(state)
         if state == "refused" and fresh:
-            # In a bucket others may have put things below the same name.
-            plan.store.delete("" if plan.store.is_local else RESERVED)
+            # An empty folder that stood there stays, and in a bucket others may have put things below the same name.
+            plan.store.delete("" if makes else RESERVED)
     return report
 
 
