@@ -94,6 +94,30 @@ def test_pixels_that_only_equal_the_fill_value_are_no_background(tmp_path: Path)
     np.testing.assert_array_equal(made.view("u4"), job.stack(image).view("u4"))
 
 
+@pytest.mark.parametrize("case", ["valid", "edges of a padded map", "a bright background", "nan", "v2"])
+def test_what_viewers_are_shown_does_not_depend_on_what_was_left_out(tmp_path: Path, case: str) -> None:
+    features, layers, stored = CASES[case]
+    image = sparse(tmp_path / "sparse.zarr", **stored)
+    full = {"compressors": None, "config": {"write_empty_chunks": True}}
+    zarr.create_array(str(tmp_path / "full.zarr"), data=image, chunks=(32, 32), **full)
+    shown = []
+    for name in ("sparse", "full"):
+        job = pipeline.load(
+            {
+                "input": {"images": str(tmp_path / f"{name}.zarr")},
+                "features": features,
+                "layers": layers,
+                "output": {"store": str(tmp_path / f"{name}.maps"), "chunks": 32},
+            }
+        )
+        plan = pipeline.plan(job)
+        assert (plan.images[0].seeing is None) == (name == "full")
+        assert pipeline.run(plan, "serial").complete
+        attributes = zarr.open_group(f"{tmp_path}/{name}.maps/{plan.images[0].kept[0].array.group}").attrs
+        shown.append(attributes["ome"]["omero"]["channels"])
+    assert shown[0] == shown[1]
+
+
 def test_the_plan_says_how_many_blocks_are_empty_and_forecasts_only_the_others(tmp_path: Path) -> None:
     for name in ("sparse", "full"):
         sparse(tmp_path / f"{name}.zarr")

@@ -13,7 +13,7 @@ from pipeline.execute import decisions, pyramids, tables
 from pipeline.execute.drive import AGAIN
 from pipeline.execute.feed import Feed, Work
 from pipeline.execute.pyramids import Climb
-from pipeline.execute.remaining import planned_units, remaining
+from pipeline.execute.remaining import planned_units, remaining, see_background
 from pipeline.execute.report import Report
 from pipeline.execute.serial import attempt
 from pipeline.execute.task import Done, Failed, Outcome
@@ -223,6 +223,8 @@ class Course:
             self._fail(opened.number, told)
         if not self.new:
             sweep(self.plan.store, (folder for kept in image.kept for folder in output.folders(kept.array)))
+        if not opened.failures:
+            see_background(image, opened.sights)
         for kept in image.kept:
             windows = opened.sights.windows(kept.array)
             output.show(self.plan.store, kept.array, windows)

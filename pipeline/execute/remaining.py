@@ -136,6 +136,15 @@ def _see(kept: Kept, boxes: Boxes, tasks: Tasks, sights: Sights) -> None:
         sights.add(kept.array, Sight(np.inf, -np.inf, samples))
 
 
+def see_background(image: ImagePlan, sights: Sights) -> None:
+    """Take what there is to see of the blocks that are not made, as they see only the fill value; all others are."""
+    if image.seeing is None:
+        return
+    for kept, values, made in zip(image.made, image.background, due(image), strict=True):
+        if kept.stored and not made.all():
+            sights.fill(kept.array, values)
+
+
 def box_of(kept: Kept, units: Units) -> tuple[slice, ...]:
     """Return which write units (t, z, y, x) a record is of, those of all channels."""
     along = dict(zip(kept.array.axes, units.box, strict=True))

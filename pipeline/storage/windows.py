@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.geometry import Interval, Region
+from pipeline.compiled.loops import survey
+from pipeline.geometry import Interval, Region, whole
 from pipeline.storage.maps import MapArray
 from pipeline.storage.metadata import Window
 
@@ -71,6 +72,14 @@ class Sights:
         self._ranges[array] = min(low, sight.low), max(high, sight.high)
         if sight.samples.size:
             self._samples[array].append(sight.samples)
+
+    def fill(self, array: MapArray, values: NDArray[np.float32]) -> None:
+        """Take what no task saw of a map: pixels of these values (c,), from which all that is sampled comes, too."""
+        planes = sum(looked_at(plane, array.planes) for plane in range(array.planes))
+        rows, columns = sampled(array.extents, whole(array.extents))
+        left = planes * len(rows) * len(columns) - sum(samples.shape[1] for samples in self._samples[array])
+        low, high = survey(values[:, None, None])
+        self.add(array, Sight(float(low), float(high), np.repeat(values[:, None], max(0, left), axis=1)))
 
     def windows(self, array: MapArray) -> tuple[Window, ...]:
         """Return what to show of each channel of a map, in map values."""
