@@ -13,13 +13,18 @@ def _is_partial(name: str) -> bool:
 
 
 def is_bare(store: Place) -> bool:
-    """Say whether a local place is a folder that holds nothing but folders and half-written files."""
+    """Say whether a local place is a folder that holds nothing but folders and half-written files.
+
+    A folder that cannot be looked into may hold anything.
+    """
     if not store.is_local or not store.path.is_dir():
         return False
-    return not any(
+    closed: list[OSError] = []
+    found = any(
         any(os.path.islink(f"{folder}/{name}") for name in folders) or not all(map(_is_partial, names))
-        for folder, folders, names in os.walk(store.root)
+        for folder, folders, names in os.walk(store.root, onerror=closed.append)
     )
+    return not (found or closed)
 
 
 def sweep(store: Place, folders: Iterable[str]) -> None:
