@@ -70,17 +70,7 @@ class Stored:
         for place in product(*touched):
             unit = tuple(Interval(p * n, (p + 1) * n) for p, n in zip(place, sizes, strict=True))
             part = intersect(tuple(frame), unit)
-            numbers = within(values, part, tuple(frame))
-            if part == unit and encoding.dtype == "float32" and _stands_alone(numbers):
-                self._units[place] = numbers  # as they are: a tile that is a unit needs no copy
-            else:
-                encoding.write(numbers, within(self._unit(place), part, unit))
-
-
-def _stands_alone(numbers: NDArray[Any]) -> bool:
-    """Say whether pixels lie side by side and keep no others in memory: a view of a larger block would keep it all."""
-    base = numbers if numbers.base is None else numbers.base
-    return numbers.flags.c_contiguous and isinstance(base, np.ndarray) and base.nbytes == numbers.nbytes
+            encoding.write(within(values, part, tuple(frame)), within(self._unit(place), part, unit))
 
 
 class Between:
