@@ -13,7 +13,7 @@ from itertools import accumulate
 from pipeline.execute.feed import Work
 from pipeline.geometry import Interval
 
-SHARE = 2
+SHARE = 8
 """When no more work is to come, a batch is at most one part in so many of what its worker has left.
 
 So all end at nearly the same time.
