@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import isnan
 from typing import Any, Protocol
 
 import numpy as np
@@ -79,8 +80,8 @@ class Raw:
 
 
 def _only(pixels: NDArray[Any], number: float) -> bool:
-    if number != number:  # noqa: PLR0124 - NaN
-        return bool((pixels != pixels).all())  # noqa: PLR0124 - NaN
+    if isnan(number):
+        return bool(np.isnan(pixels).all())
     if not (pixels == number).all():
         return False
     # Some layers leave −0 as it is: where it equals 0, a task would give other bits than its neighbour.

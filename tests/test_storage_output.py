@@ -252,7 +252,7 @@ def units(m, values):
     for row, column in np.ndindex(rows, columns):
         part = values[:, row * height : (row + 1) * height, column * width : (column + 1) * width]
         made[row, column, :, : part.shape[1], : part.shape[2]] = part
-    return [*made.reshape(-1, *made.shape[2:])]
+    return made
 
 
 @pytest.mark.parametrize("fill", [0, 7.5, math.nan])

@@ -41,6 +41,14 @@ def extreme(builder: Any, sign: str, first: Any, second: Any) -> Any:
     return builder.select(builder.fcmp_unordered("uno", first, first), first, beyond)
 
 
+def row_of(builder: Any, array: Any, places: Any) -> Any:
+    """Return where the row at places (c, y) of an array (c, y, x) begins."""
+    byte = builder.ptrtoint(array.data, I64)
+    for place, step in zip(places, cgutils.unpack_tuple(builder, array.strides), strict=False):
+        byte = builder.add(byte, builder.mul(place, step))
+    return builder.inttoptr(byte, array.data.type)
+
+
 @intrinsic
 def line(typing: Any, array: Any, c: Any, y: Any) -> Any:
     """Return the row (c, y) of an array (c, y, x) whose pixels lie side by side along x, as such a row.
@@ -55,14 +63,10 @@ def line(typing: Any, array: Any, c: Any, y: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, given: Any) -> Any:
         of = context.make_array(signature.args[0])(context, builder, given[0])
         made = context.make_array(row)(context, builder)
-        shape, steps = (cgutils.unpack_tuple(builder, part) for part in (of.shape, of.strides))
-        byte = builder.ptrtoint(of.data, I64)
-        for place, step in zip(given[1:], steps, strict=False):
-            byte = builder.add(byte, builder.mul(place, step))
         populate_array(
             made,
-            data=builder.inttoptr(byte, of.data.type),
-            shape=shape[2:],
+            data=row_of(builder, of, given[1:]),
+            shape=cgutils.unpack_tuple(builder, of.shape)[2:],
             strides=[of.itemsize],
             itemsize=of.itemsize,
             meminfo=None,

@@ -11,9 +11,9 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from pipeline.compiled.lanes import F32, I64, LANES, VECTOR, at, fma, line
+from pipeline.compiled.lanes import I64, LANES, VECTOR, at, fma, line, row_of
 
-MADE_WITH = {"lanes": "9722089a38f7"}
+MADE_WITH = {"lanes": "b59238944fbe"}
 
 
 @njit(cache=True, nogil=True)
@@ -48,11 +48,7 @@ def _look(typing: Any, maps: Any, c: Any, y: Any, vectors: Any, seen: Any) -> An
     def generate(context: Any, builder: Any, signature: Any, given: Any) -> Any:
         array = context.make_array(signature.args[0])(context, builder, given[0])
         kept = context.make_array(signature.args[4])(context, builder, given[4]).data
-        steps = cgutils.unpack_tuple(builder, array.strides)
-        byte = builder.ptrtoint(array.data, I64)
-        for place, step in zip(given[1:3], steps, strict=False):
-            byte = builder.add(byte, builder.mul(place, step))
-        row = builder.inttoptr(byte, F32.as_pointer())
+        row = row_of(builder, array, given[1:3])
         held = [at(builder, kept, I64(n * LANES)) for n in range(3)]
         sums = [cgutils.alloca_once(builder, VECTOR) for _ in held]
         for place, start in zip(sums, held, strict=True):

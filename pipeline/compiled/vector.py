@@ -15,7 +15,7 @@ from numba.extending import intrinsic
 from pipeline.compiled.lanes import I32, I64, LANES, VECTOR, all_of, at, fma, picked
 from pipeline.compiled.pooling import maximum, minimum, pool
 
-MADE_WITH = {"lanes": "9722089a38f7", "pooling": "e471367360ab"}
+MADE_WITH = {"lanes": "b59238944fbe", "pooling": "fe9a73130c69"}
 
 DIVIDE, ADD, FLOOR, SCALE, CEILING, LEAK, ABS = range(7)
 """Point steps: x / p, x + p, max(x, p), x · p, min(x, p), x · p where x is not positive, and x without its sign; p is a

@@ -20,9 +20,10 @@ from pipeline.storage.windows import Sight, sampled
 
 
 class Stored:
-    """The stored numbers of a kept map over a region, by write unit, and the range of its values.
+    """The stored numbers of a kept map over a region, and the range of its values.
 
-    What a unit has beyond the end of the map is the array's fill value.
+    ``units`` is (rows, columns, maps, y, x): each write unit lies together, as its codec wants it. What a unit has
+    beyond the end of the map is the array's fill value.
     """
 
     def __init__(self, array: MapArray, region: Region, shown: bool) -> None:
@@ -31,23 +32,13 @@ class Stored:
         self._extents = array.extents
         self._shown = shown
         self._samples = [np.empty((len(array.channels), 0), np.float32)]
-        self._array = array
-        self._counts = [-(-n // size) for n, size in zip(_shape(region), array.unit, strict=True)]
-        self._units: dict[tuple[int, ...], NDArray[Any]] = {}
-
-    @property
-    def units(self) -> list[NDArray[Any]]:
-        """The stored numbers (maps, y, x) of each write unit, row by row."""
-        return [self._unit(place) for place in product(*map(range, self._counts))]
-
-    def _unit(self, place: tuple[int, ...]) -> NDArray[Any]:
-        if place not in self._units:
-            array = self._array
-            made = self._units[place] = np.empty((len(array.channels), *array.unit), array.encoding.dtype)
-            ends = zip(place, array.unit, _shape(self.region), strict=True)
-            if any((n + 1) * size > extent for n, size, extent in ends):
-                made[...] = array.fill
-        return self._units[place]
+        self._encoding, self._sizes = array.encoding, array.unit
+        extents = _shape(region)
+        counts = [-(-n // size) for n, size in zip(extents, array.unit, strict=True)]
+        shape = (*counts, len(array.channels), *array.unit)
+        self.units: NDArray[Any] = np.empty(shape, array.encoding.dtype)
+        if any(n % size for n, size in zip(extents, array.unit, strict=True)):
+            self.units[...] = array.fill
 
     @property
     def sight(self) -> Sight:
@@ -65,12 +56,11 @@ class Stored:
             rows, columns = sampled(self._extents, common)
             self._samples.append(values[:, rows[:, None], columns].reshape(len(values), -1))
         frame = [Interval(c.start - i.start, c.stop - i.start) for c, i in zip(common, self.region, strict=True)]
-        sizes, encoding = self._array.unit, self._array.encoding
-        touched = (range(i.start // n, -(-i.stop // n)) for i, n in zip(frame, sizes, strict=True))
+        touched = (range(i.start // n, -(-i.stop // n)) for i, n in zip(frame, self._sizes, strict=True))
         for place in product(*touched):
-            unit = tuple(Interval(p * n, (p + 1) * n) for p, n in zip(place, sizes, strict=True))
+            unit = tuple(Interval(p * n, (p + 1) * n) for p, n in zip(place, self._sizes, strict=True))
             part = intersect(tuple(frame), unit)
-            encoding.write(within(values, part, tuple(frame)), within(self._unit(place), part, unit))
+            self._encoding.write(within(values, part, tuple(frame)), within(self.units[place], part, unit))
 
 
 class Between:

@@ -1,5 +1,4 @@
 """OME-Zarr metadata as it is written, 0.5 and 0.4, through ome-zarr-models."""
-# ruff: noqa: PLC0415
 
 import math
 from collections.abc import Sequence
@@ -80,12 +79,12 @@ def describe(
         How each further level is made from the one before.
     """
     # Here, as the models take long to load, and workers write no metadata.
-    from ome_zarr_models.v04.image import ImageAttrs as ImageAttrsV04
-    from ome_zarr_models.v04.omero import Channel, Omero
-    from ome_zarr_models.v04.omero import Window as OmeroWindow
-    from ome_zarr_models.v05.axes import Axis
-    from ome_zarr_models.v05.image import ImageAttrs as ImageAttrsV05
-    from ome_zarr_models.v05.multiscales import Dataset, Multiscale
+    from ome_zarr_models.v04.image import ImageAttrs as ImageAttrsV04  # noqa: PLC0415
+    from ome_zarr_models.v04.omero import Channel, Omero  # noqa: PLC0415
+    from ome_zarr_models.v04.omero import Window as OmeroWindow  # noqa: PLC0415
+    from ome_zarr_models.v05.axes import Axis  # noqa: PLC0415
+    from ome_zarr_models.v05.image import ImageAttrs as ImageAttrsV05  # noqa: PLC0415
+    from ome_zarr_models.v05.multiscales import Dataset, Multiscale  # noqa: PLC0415
 
     multiscale = Multiscale(
         axes=[Axis(name=axis, type=_TYPES.get(axis, "space"), unit=unit) for axis, unit in axes],

@@ -123,7 +123,7 @@ def units_of(level: Level, region: Region) -> Iterator[tuple[int, int]]:
 
 
 def write(
-    store: Where, m: MapArray, region: Region, units: Sequence[Stored], cache: ChunkCache | None = None, plane: int = 0
+    store: Where, m: MapArray, region: Region, units: Stored, cache: ChunkCache | None = None, plane: int = 0
 ) -> tuple[list[Units], int]:
     """Write the units of a map that a region (y, x) of a plane covers, and of the levels made along.
 
@@ -134,7 +134,7 @@ def write(
     region
         Of whole write units of the map.
     units
-        The stored numbers (maps, y, x) of each unit, row by row.
+        The stored numbers (rows, columns, maps, y, x).
     cache
         Of a run: it has the arrays open.
     plane
@@ -144,7 +144,7 @@ def write(
     -------
     The record of each level, the map's own first, and the bytes of all before compression.
     """
-    if not units:
+    if not units.size:
         return [], 0
     cache = cache or ChunkCache(0)
     levels = list(takewhile(lambda level: level.along, m.levels))
@@ -153,7 +153,7 @@ def write(
     places, outer = list(units_of(levels[0], region)), place_of(plane, m.outer)
     written: list[list[list[tuple[int, int]]]] = [[[] for _ in m.channels] for _ in levels]
     total = 0
-    for place, unit in zip(places, units, strict=True):
+    for place, unit in zip(places, units.reshape(-1, *units.shape[2:]), strict=True):
         values = unit[:, *(slice(len(i)) for i in levels[0].region(place))]
         for number, (level, array) in enumerate(zip(levels, arrays, strict=True)):
             if level.reduction != (1, 1):
