@@ -249,6 +249,15 @@ class Window:
         start = output.start * self.stride - self.pad_lo
         return Interval(start, (output.stop - 1) * self.stride - self.pad_lo + self.span)
 
+    def under(self, pixels: Interval) -> Interval:
+        """Return the outputs whose windows lie wholly in an interval of pixels: what ``reach`` gives, back again.
+
+        >>> Window(3, stride=2, pad_lo=1, pad_hi=1).under(Interval(1, 6))
+        Interval(start=1, stop=3)
+        """
+        start = -(-(pixels.start + self.pad_lo) // self.stride)
+        return Interval(start, max(start, (pixels.stop + self.pad_lo - self.span) // self.stride + 1))
+
     def pull(self, output: Interval, extent: int, boundary: Boundary = Boundary.CONSTANT) -> Pull:
         """Return what the outputs ``output`` need of a map of ``extent`` pixels: what to read and what to pad.
 

@@ -157,13 +157,15 @@ class BoundStack:
                     first, last = places[0], places[-1]
                     kernel = kernel_for(self.operations[first : last + 1], self.choices[first].backend)
                     block = kernel(_padded(given, walk.pulls[first], self.operations[first]))
+                    make = walk.needed[first + 1]
+                    for place in places[1:]:  # whole cells of the first, and so perhaps more than is needed
+                        windows = self.operations[place].windows
+                        make = tuple(window.under(interval) for window, interval in zip(windows, make, strict=True))
                     if self.operations[last].average:
-                        taps = _real_taps(self.operations[last], walk.needed[last + 1], extents[last])
-                        block /= taps.astype(block.dtype)
-                    given = Held(block, walk.needed[last + 1])
+                        block /= _real_taps(self.operations[last], make, extents[last]).astype(block.dtype)
+                    given = Held(block, make)
                 if not is_empty(region := wanted.get(step[-1], EMPTY)):
-                    make = walk.needed[step[-1] + 1]
-                    made[step[-1]] = block[:, region[0].within(make[0]), region[1].within(make[1])]
+                    made[step[-1]] = within(block, region, make)
         return made
 
 

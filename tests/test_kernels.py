@@ -7,7 +7,8 @@ import pytest
 
 from pipeline import kernels
 from pipeline.errors import PlanError
-from pipeline.geometry import Interval
+from pipeline.geometry import Interval, cells, whole
+from pipeline.given import within
 from pipeline.kernels import BACKENDS, TOLERANCE, choose, kernel_for
 from pipeline.kernels.base import Backend
 from pipeline.layers import LAYERS
@@ -104,12 +105,11 @@ def assert_pieces_have_the_bits_of_the_whole(operation, backend, made, seed):
     rng = np.random.default_rng(seed)
     pieces = [((0, 1), (0, 1)), ((0, 1), (0, made[1])), ((0, made[0]), (made[1] - 1, made[1]))]
     pieces += [[sorted(rng.choice(n + 1, 2, replace=False).tolist()) for n in made] for _ in range(4)]
-    for piece in pieces:
-        rows, columns = (
-            w.reach(Interval(*p)).within(r) for w, p, r in zip(operation.windows, piece, read, strict=True)
-        )
+    for wanted in pieces:
+        piece = cells([Interval(*p) for p in wanted], BACKENDS[backend].cell(operation), made)
+        rows, columns = (w.reach(p).within(r) for w, p, r in zip(operation.windows, piece, read, strict=True))
         part = kernel(block[:, rows, columns])
-        expected = complete[:, slice(*piece[0]), slice(*piece[1])]
+        expected = within(complete, piece, whole(made))
         np.testing.assert_array_equal(part.view("u4"), expected.copy().view("u4"), f"{piece} of {made}")
 
 
@@ -142,7 +142,8 @@ def test_the_choice_is_the_cheapest_backend_that_supports_and_is_steady():
     assert choose(OPERATIONS["relu"]) == kernels.Choice("numba")
     assert choose(OPERATIONS["3 maps"]) == kernels.Choice("numba")
     assert choose(OPERATIONS["mean"]) == kernels.Choice("numba")
-    wide = choose(convolution(64, 64, (3, 3)))
+    assert choose(convolution(16, 16, (3, 3))) == kernels.Choice("winograd")
+    wide = choose(convolution(64, 64, (5, 5)))
     assert wide.backend == "onnxruntime" or wide.reason
 
 
@@ -159,7 +160,8 @@ def test_a_forced_kernel_is_taken_or_numpy_with_the_reason():
 
 def test_an_unknown_kernel_is_refused_with_the_names_there_are():
     with pytest.raises(
-        PlanError, match="kernel 'cuda': there is no such kernel; there are fft, ncc, numba, numpy, onnxruntime"
+        PlanError,
+        match="kernel 'cuda': there is no such kernel; there are fft, ncc, numba, numpy, onnxruntime, winograd",
     ):
         choose(OPERATIONS["relu"], "cuda")
 

@@ -47,7 +47,7 @@ class Backend:
         bits as one after another.
     cell
         Outputs (y, x) that are made together, on a grid from the map's first pixel on: the stack asks for whole cells,
-        cut only by the map's end.
+        cut only by the map's end. What one pass makes besides must step over one pixel, or a part of a cell.
     steady
         Whether a pixel's bits cannot depend on the block, by the way the kernel is made; otherwise the plan tries.
     """

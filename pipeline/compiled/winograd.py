@@ -1,0 +1,194 @@
+"""Convolution with features of 3 × 3 by Winograd's minimal filtering: loops over a block's cells (see `cells`)."""
+
+import numpy as np
+from numba import njit
+
+from pipeline.compiled.cells import PLACES, ROWS, RUN, SEEN, finish_all, finish_greatest, multiply, spread
+from pipeline.compiled.lanes import LANES, fma, line
+from pipeline.compiled.pooling import maximum
+
+MADE_WITH = {"cells": "729a0f32d153", "lanes": "b59238944fbe", "pooling": "fe9a73130c69"}
+
+PART = 256
+"""Channels at a time: a feature's weights, or a run of cells, of so many stay in the nearest cache."""
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _spread_all(block, first, count, across, windows, pitch, plane, edge):
+    """Fill in the windows of ``count`` cells from the ``first`` on."""
+    depth, height, width = block.shape
+    for c in range(depth):
+        done = 0
+        while done < count:
+            y = (first + done) // across
+            x = first + done - y * across
+            length = min(across - x, count - done)
+            # A vector may go on beyond its row: what it makes there is overwritten by the next cells. The pixels that
+            # it sees there are those of the next row, unless they count for a cell's last column or are not ours.
+            after = max(height - 2 * y - 4, 0) * width if width % 2 == 0 else 0
+            for n in range(0, length, LANES):
+                left = 2 * (x + n)
+                to = c * pitch + done + n
+                if left + SEEN <= width + after:
+                    spread(block, c, 2 * y, left, height - 1, windows, to, plane)
+                else:
+                    for i in range(4):
+                        row = line(block, c, min(2 * y + i, height - 1))
+                        for j in range(SEEN):
+                            edge[0, i, j] = row[left + j] if left + j < width else 0
+                    spread(edge, 0, 0, 0, 3, windows, to, plane)
+            done += length
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _multiply_all(windows, pitch, plane, weights, depth, features, count, sums, beside):
+    """Make the sums of ``count`` cells for all features, place by place of the window."""
+    for place in range(PLACES):
+        for c in range(0, depth, PART):
+            channels = min(PART, depth - c)
+            for k in range(0, features, ROWS):
+                for run in range(0, count, RUN):
+                    multiply(
+                        weights,
+                        place * depth * features + c * features + k * channels,
+                        windows,
+                        place * plane + c * pitch + run,
+                        pitch,
+                        channels,
+                        sums,
+                        place * beside + run * features + k * RUN,
+                        c > 0,
+                    )
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _finish_vector(sums, start, beside, odd, numbers, bias, greatest, out, first, count, across, corner):
+    """Make the outputs of ``count`` cells, at most a vector of them, from the ``first`` on, for all maps."""
+    maps, height, width = out.shape
+    divisor, floor = numbers
+    step = 1 if greatest else 2
+    y = first // across
+    x = first - y * across
+    in_row = count == LANES and x + LANES <= across
+    whole = in_row and step * (y + 1) <= height and step * (x + LANES) <= width
+    made, top, left = (out, step * y, step * x) if whole else (corner, 0, 0)
+    odd[:] = 0
+    for k in range(maps):
+        each = divisor, bias[k], floor
+        if greatest:
+            finish_greatest(sums, start + k * RUN, beside, odd, 0, each, made, k, top, left)
+        else:
+            finish_all(sums, start + k * RUN, beside, odd, 0, each, made, k, top, left)
+    done = count if whole else 0
+    while done < count:  # row by row
+        y = (first + done) // across
+        x = first + done - y * across
+        length = min(across - x, count - done)
+        columns = min(step * length, width - step * x)
+        for k in range(maps):
+            for row in range(min(step, height - step * y)):
+                target, source = line(out, k, step * y + row), line(corner, k, row)
+                for column in range(columns):
+                    target[step * x + column] = source[step * done + column]
+        done += length
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _sum_directly(block, y, x, direct, numbers, bias, greatest, out, total):
+    """Make the outputs of the cell (y, x) as a direct convolution does: a tap at a time, channel by channel."""
+    depth, height, width = block.shape
+    maps = len(out)
+    divisor, floor = numbers
+    for i in range(2 * y, min(2 * y + 2, height - 2)):
+        for j in range(2 * x, min(2 * x + 2, width - 2)):
+            total[:] = 0
+            hollow = False
+            for c in range(depth):
+                for tap in range(9):
+                    hollow |= np.isnan(block[c, i + tap // 3, j + tap % 3])
+            if hollow:  # NaN comes of it whatever the weights are
+                total[:] = np.nan
+            else:
+                for c in range(depth):
+                    for tap in range(9):
+                        pixel = block[c, i + tap // 3, j + tap % 3]
+                        weights = direct[c * 9 + tap]
+                        for k in range(maps):
+                            total[k] = fma(weights[k], pixel, total[k])
+            for k in range(maps):
+                made = maximum(total[k] / divisor + bias[k], floor)
+                if not greatest:
+                    out[k, i, j] = made
+                elif i == 2 * y and j == 2 * x:
+                    out[k, y, x] = made
+                else:
+                    out[k, y, x] = maximum(out[k, y, x], made)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _aligned(size):
+    """Return so many numbers from the start of a cache line on: vectors that lie across two take longer."""
+    room = np.empty(size + 16, np.float32)
+    start = -(room.ctypes.data // 4) % 16
+    return room[start : start + size]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def run_cells(block, weights, direct, numbers, bias, greatest, strip, out):
+    """Make maps cell by cell: max(sums / divisor + bias, floor), or the greatest of these in each cell.
+
+    Where a cell has NaN or infinity its sums are made anew as a direct convolution makes them: the differences of
+    infinities say nothing.
+
+    Parameters
+    ----------
+    block
+        Padded, (channel, y, x) float32, C-contiguous.
+    weights
+        G g Gᵀ, flat: for each place of the window, each `PART` of the channels and each `ROWS` of the features those of
+        a channel side by side.
+    direct
+        The features' own weights, (channel · 9 + tap, feature).
+    numbers
+        The divisor, a positive number, and the floor.
+    bias
+        A number a feature, for as many features as ``weights`` has: whole `ROWS`.
+    greatest
+        Whether the greatest of each cell is made.
+    strip
+        Cells at a time: whole runs of `RUN`.
+    out
+        (maps, y, x) to fill, float32.
+    """
+    depth, height, width = block.shape
+    features = len(bias)
+    across = (width - 1) // 2
+    cells = (height - 1) // 2 * across
+    # Odd numbers of vectors, so that neighbours do not fall on the same lines of a cache.
+    pitch = (strip // LANES + 1 | 1) * LANES
+    plane = depth * pitch + LANES
+    beside = strip * features + LANES
+    windows = _aligned(PLACES * plane)
+    sums = _aligned(PLACES * beside)
+    edge = np.empty((1, 4, SEEN), np.float32)
+    corner = np.empty((len(out), 2, 2 * LANES), np.float32)
+    odd = np.empty(LANES, np.float32)
+    total = np.empty(len(out), np.float32)
+    for first in range(0, cells, strip):
+        count = min(strip, cells - first)
+        _spread_all(block, first, count, across, windows, pitch, plane, edge)
+        filled = -(-count // RUN) * RUN
+        if filled != count:  # what lies there may be slow to count with
+            for place in range(PLACES):
+                for c in range(depth):
+                    start = place * plane + c * pitch
+                    windows[start + count : start + filled] = 0
+        _multiply_all(windows, pitch, plane, weights, depth, features, count, sums, beside)
+        for n in range(0, count, LANES):
+            start = n // RUN * RUN * features + n % RUN
+            vector = min(LANES, count - n)
+            _finish_vector(sums, start, beside, odd, numbers, bias, greatest, out, first + n, vector, across, corner)
+            for cell in range(vector):
+                if np.isnan(odd[cell]):
+                    y = (first + n + cell) // across
+                    _sum_directly(block, y, first + n + cell - y * across, direct, numbers, bias, greatest, out, total)
