@@ -5,7 +5,10 @@ from pathlib import Path
 from pkgutil import iter_modules
 from typing import Any
 
+from distributed import Client
+
 from pipeline.clusters.base import Manager
+from pipeline.clusters.open import Open
 from pipeline.config import checked, load
 from pipeline.errors import ClusterError, ConfigError, nearest
 
@@ -24,11 +27,14 @@ EXPECTED = (
 )
 
 
-def manager(cluster: str) -> Manager:
+def manager(cluster: str | Client) -> Manager:
     """Return what ``--cluster`` names: ``local``, ``threads``, the address of a scheduler, or a YAML file.
 
-    Raises `ClusterError` where it names none of these, and `ConfigError` for a file that says what cannot be.
+    From Python it may also be a client. Raises `ClusterError` where it is none of these, and `ConfigError` for a file
+    that says what cannot be.
     """
+    if isinstance(cluster, Client):
+        return Open.of(cluster)
     if cluster in ("local", "threads"):
         return MANAGERS[cluster].model_validate({"type": cluster})
     if cluster.endswith((".yaml", ".yml")):

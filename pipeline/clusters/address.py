@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from distributed import Client
 from distributed.security import Security
@@ -29,6 +29,8 @@ class Tls(Section):
 
 class Address(Remote):
     """A scheduler at an address; how many workers it has, and what they may hold, is up to whoever started them."""
+
+    starts: ClassVar[bool] = False
 
     type: Literal["address"]
     address: str = Field(min_length=1, description="such as tls://host:8786")

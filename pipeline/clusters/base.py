@@ -61,6 +61,9 @@ class Adaptive(Section):
 class Manager(Section):
     """A kind of cluster, as a file in ``configs/clusters`` describes it."""
 
+    starts: ClassVar[bool] = True
+    """Whether workers are started for the run, and end with it."""
+
     type: str
     memory: Size | None = Field(None, description="what one worker may hold")
 

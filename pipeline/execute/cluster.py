@@ -126,17 +126,25 @@ def _work(name: str, packed: bytes) -> list[Outcome]:
     return outcomes
 
 
-def run(feed: Feed, client: Client, segments: Segments, stop: Callable[[], bool] = lambda: False) -> Iterator[Outcome]:
+def run(
+    feed: Feed,
+    client: Client,
+    segments: Segments,
+    stop: Callable[[], bool] = lambda: False,
+    *,
+    ours: bool = False,
+) -> Iterator[Outcome]:
     """Run all work of a feed on a cluster, a few futures a worker at a time; gives outcomes as they come.
 
-    Told to ``stop``, it sends off no more, and ends when what is under way has ended.
+    Told to ``stop``, it sends off no more, and ends when what is under way has ended. ``ours`` says whether the workers
+    end with the run.
     """
     first = feed.take()
     if first is None:
         return
     feed.put_back(first)
     stack = first.plan.stack if isinstance(first.plan, ImagePlan) else BoundStack((), ())
-    plugin = _Hold(uuid.uuid4().hex, stack, segments, ours=client.cluster is not None)
+    plugin = _Hold(uuid.uuid4().hex, stack, segments, ours=ours)
 
     def submit(works: list[Work], key: str, **where: Any) -> Any:
         return client.submit(_work, plugin.name, _packed(works, stack), key=f"{plugin.name}-{key}", pure=False, **where)

@@ -6,6 +6,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from distributed import Client
+
 from pipeline.agreement import own
 from pipeline.clusters import manager
 from pipeline.clusters.base import Manager
@@ -39,7 +41,7 @@ FIRST = 64
 
 def run(
     plan: Plan,
-    cluster: str = "local",
+    cluster: str | Client = "local",
     workers: int | None = None,
     *,
     overwrite: bool = False,
@@ -55,7 +57,8 @@ def run(
         From `pipeline.plan`.
     cluster
         ``local`` (a process for each worker), ``threads`` (in this process), ``serial`` (one task after another, in
-        this process), the address of a Dask scheduler, or a YAML file such as those in ``configs/clusters``.
+        this process), the address of a Dask scheduler, or a YAML file such as those in ``configs/clusters``; or a
+        client of `distributed`, which stays open.
     workers
         How many workers, before what the file says; by default, for ``local`` and ``threads``, one a core.
     overwrite
@@ -83,7 +86,8 @@ def run(
     if overwrite and resume:
         raise OutputError("--overwrite begins anew and --resume goes on: give one of them")
     where = None if cluster == "serial" else manager(cluster)
-    crews.check(performance_report, cluster)
+    name = cluster if isinstance(cluster, str) else cluster.scheduler.address
+    crews.check(performance_report, name)
     told: RunFile | None = None
     target.check(plan.store, plan.reads, overwrite=overwrite, resume=resume)
     seen = look(plan.store)
@@ -113,9 +117,9 @@ def run(
             else:
                 output.reopen(plan.store)
             whole = before is not None and before.get("complete") is True
-            told, watch = RunFile(plan, len(plan.inputs), cluster, crew), Watch(progress)
-            watch.start(str(plan.store), len(plan.inputs), cluster, crew.workers, crew.dashboard)
-            report = _through(Course(plan, lock, found, cluster, watch, whole=whole), execute, told)
+            told, watch = RunFile(plan, len(plan.inputs), name, crew), Watch(progress)
+            watch.start(str(plan.store), len(plan.inputs), name, crew.workers, crew.dashboard)
+            report = _through(Course(plan, lock, found, name, watch, whole=whole), execute, told)
         state = "complete" if report.complete else "failed"
         watch.end(report)
     finally:
@@ -136,7 +140,8 @@ def _executor(
         yield serial.run, Crew(1, None)
         return
     with where.connect(workers, memory) as client, crews.reported(client, file):
-        yield lambda feed, segments, *stop: dask_executor.run(feed, client, segments, *stop), Crew.of(client)
+        ours = where.starts
+        yield lambda feed, segments, *stop: dask_executor.run(feed, client, segments, *stop, ours=ours), Crew.of(client)
 
 
 def _record(plan: Plan, kinds: Kinds) -> dict[str, Any]:

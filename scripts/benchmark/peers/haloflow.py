@@ -21,7 +21,7 @@ class Peer(Contestant):
     def run(self) -> None:
         """Do the job as a user would who has a cluster."""
         plan = pipeline.plan(pipeline.load(self.room.config(self.name)))
-        report = pipeline.run(plan, cluster=self.client.scheduler.address, overwrite=True)
+        report = pipeline.run(plan, cluster=self.client, overwrite=True)
         if not report.complete:
             raise RuntimeError(str(report))
         self.recompute = plan.images[0].recompute
