@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -140,12 +141,18 @@ class BoundStack:
         return Walk(tuple(needed), tuple(pulls))
 
     def run(
-        self, given: Given, walk: Walk, wanted: Mapping[int, Region], extents: Sequence[tuple[int, ...]]
+        self,
+        given: Given,
+        walk: Walk,
+        wanted: Mapping[int, Region],
+        extents: Sequence[tuple[int, ...]],
+        into: Mapping[int, Block] = MappingProxyType({}),
     ) -> dict[int, Block]:
         """Return the wanted regions of maps, from map values that the walk's region of the input is taken from.
 
         Layers that one kernel can make in one pass are made so, unless one of them meets the edge of its map, where it
-        must be padded: then one after another, with the same bits.
+        must be padded: then one after another, with the same bits. A region is returned in the array that ``into`` has
+        for it, where the kernel can write there.
         """
         made: dict[int, Block] = {}
         with np.errstate(all="ignore"):  # NaN and ±inf are values like others here
@@ -155,12 +162,15 @@ class BoundStack:
                 at_edge = any(pull.is_padded for place in step[1:] for pull in walk.pulls[place])
                 for places in ([range(place, place + 1) for place in step]) if at_edge else [step]:
                     first, last = places[0], places[-1]
-                    kernel = kernel_for(self.operations[first : last + 1], self.choices[first].backend)
-                    block = kernel(_padded(given, walk.pulls[first], self.operations[first]))
+                    backend = self.choices[first].backend
+                    kernel = kernel_for(self.operations[first : last + 1], backend)
+                    padded = _padded(given, walk.pulls[first], self.operations[first])
                     make = walk.needed[first + 1]
                     for place in places[1:]:  # whole cells of the first, and so perhaps more than is needed
                         windows = self.operations[place].windows
                         make = tuple(window.under(interval) for window, interval in zip(windows, make, strict=True))
+                    fits = last in into and make == wanted[last] and BACKENDS[backend].writes
+                    block = kernel(padded, into[last]) if fits else kernel(padded)
                     if self.operations[last].average:
                         block /= _real_taps(self.operations[last], make, extents[last]).astype(block.dtype)
                     given = Held(block, make)

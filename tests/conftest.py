@@ -10,8 +10,13 @@ import numpy as np
 import pytest
 import yaml
 import zarr
+from hypothesis import settings
 
 from pipeline.cli import main
+
+# A loop is compiled when a test first comes to it.
+settings.register_profile("haloflow", deadline=None)
+settings.load_profile("haloflow")
 
 ROOT = Path(__file__).parent.parent
 

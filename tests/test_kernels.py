@@ -297,3 +297,21 @@ def test_a_division_or_another_layer_stays_outside_of_the_graph():
     assert BACKENDS["onnxruntime"].fuse((mean, other("relu", 4))) == 1
     assert BACKENDS["onnxruntime"].fuse((total, other("pool", 4))) == 1
     assert BACKENDS["onnxruntime"].fuse((total,)) == 1
+
+
+@pytest.mark.parametrize("backend", [name for name, backend in BACKENDS.items() if backend.writes])
+@pytest.mark.parametrize("fused", [1, 3])
+def test_a_kernel_writes_where_it_is_told_and_nowhere_else(backend, fused):
+    operations = (convolution(3, 5, (3, 3)), other("relu", 5), other("pool", 5))[:fused]
+    assert fused in (1, BACKENDS[backend].fuse(operations))
+    kernel = kernel_for(operations, backend)
+    block, _ = block_for(operations[0], (34, 70))
+    expected = kernel(block)
+    for top, left, height, width in ((0, 0, *expected.shape[1:]), (3, 5, 50, 90)):
+        around = np.full((7, height, width), 7, np.float32)
+        area = slice(top, top + expected.shape[1]), slice(left, left + expected.shape[2])
+        out = around[1:6, *area]
+        assert kernel(block, out) is out
+        np.testing.assert_array_equal(out.view("u4"), expected.view("u4"))
+        around[1:6, *area] = 7
+        assert (around == 7).all()

@@ -143,19 +143,19 @@ def _finish(*, greatest: bool) -> Any:
 
     @intrinsic
     def finish(
-        typing: Any, sums: Any, m: Any, plane: Any, odd: Any, o: Any, numbers: Any, out: Any, k: Any, y: Any, x: Any
+        typing: Any, sums: Any, m: Any, plane: Any, odd: Any, o: Any, numbers: Any, out: Any, to: Any, below: Any
     ) -> Any:
-        """Write max(Aᵀm A / divisor + bias, floor) from pixel (k, y, x) of ``out`` on; ``numbers`` are these three.
+        """Write max(Aᵀm A / divisor + bias, floor) from ``out[to]`` on; ``numbers`` are these three.
 
-        A cell that has NaN or infinity makes its number in ``odd`` NaN.
+        The second row comes ``below`` pixels further on. A cell that has NaN or infinity makes its number in ``odd``
+        NaN.
         """
         del typing
-        signature = types.void(sums, m, plane, odd, o, numbers, out, k, y, x)
+        signature = types.void(sums, m, plane, odd, o, numbers, out, to, below)
 
         def generate(context: Any, builder: Any, signature: Any, given: Any) -> Any:
-            source, odd = (_flat(context, builder, signature, given, place) for place in (0, 3))
-            target = context.make_array(signature.args[6])(context, builder, given[6])
-            plane, k, y, x = (given[place] for place in (2, 7, 8, 9))
+            source, odd, target = (_flat(context, builder, signature, given, place) for place in (0, 3, 6))
+            plane, below = given[2], given[8]
             divisor, bias, floor = cgutils.unpack_tuple(builder, given[5])
             sums = [_load(builder, source, builder.mul(plane, I64(place))) for place in range(PLACES)]
             columns = [_back(builder, sums[j::4]) for j in range(4)]
@@ -179,7 +179,7 @@ def _finish(*, greatest: bool) -> Any:
                 halves = [[(n + first) // 2 + n % 2 * LANES for n in range(LANES)] for first in (0, LANES)]
                 made = [picked(builder, a, b, half) for a, b in (made[:2], made[2:]) for half in halves]
             for n, pixels in enumerate(made):
-                row = builder.gep(row_of(builder, target, (k, builder.add(y, I64(n // 2)))), [x])
+                row = builder.gep(target, [builder.mul(below, I64(n // 2))])
                 builder.store(pixels, at(builder, row, I64(n % 2 * LANES)), align=4)
             return context.get_dummy_value()
 

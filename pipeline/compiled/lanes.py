@@ -2,11 +2,14 @@
 
 from typing import Any
 
+import numpy as np
 from llvmlite import binding, ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 from numba.np.arrayobj import populate_array
+from numpy.lib.stride_tricks import as_strided
+from numpy.typing import NDArray
 
 LANES = 16 if binding.get_host_cpu_features().get("avx512f") else 8
 """Pixels of one vector register; more registers are one vector to the compiler, fewer are two."""
@@ -14,6 +17,23 @@ LANES = 16 if binding.get_host_cpu_features().get("avx512f") else 8
 I32, I64, F32 = ir.IntType(32), ir.IntType(64), ir.FloatType()
 
 VECTOR = ir.VectorType(F32, LANES)
+
+
+def flat(maps: NDArray[np.float32]) -> tuple[NDArray[np.float32], int, int]:
+    """Return what loops write to: maps (c, y, x) as one row, and the pixels from a map and from a row to the next.
+
+    The pixels of a row must lie side by side; rows and maps may lie apart. A kind of array more would be one more that
+    every loop is compiled for.
+
+    >>> row, beside, below = flat(np.zeros((2, 5, 7), np.float32)[:, 1:3, 2:6])
+    >>> len(row), beside, below
+    (46, 35, 7)
+    """
+    beside, below, pixel = (step // maps.itemsize for step in maps.strides)
+    if pixel != 1 and maps.shape[2] > 1:
+        raise ValueError("the pixels of a row must lie side by side")
+    last = sum((n - 1) * step for n, step in zip(maps.shape, (beside, below, 1), strict=True))
+    return as_strided(maps, (last + 1,), (maps.itemsize,)), beside, below
 
 
 def at(builder: Any, pointer: Any, pixels: Any) -> Any:

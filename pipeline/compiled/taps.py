@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.compiled import vector
+from pipeline.compiled.lanes import flat
 from pipeline.compiled.pooling import COPY
 from pipeline.geometry import Window
 
@@ -77,7 +78,7 @@ class SeparableTaps:
         rows = (height - self._y.span) // self._y.stride + 1
         tall = np.empty((maps, rows, width), np.float32)
         nothing = np.zeros(0, np.int64), np.zeros((0, maps), np.float32), 0, (COPY, 1, 1, 1, 1)
-        vector.run_rows(*self._down.lay(block), rows, width, *nothing, tall)
+        vector.run_rows(*self._down.lay(block), rows, width, *nothing, tall.shape, flat(tall))
         source, row, plane, part = _side_by_side(tall, self._x.stride)
         groups = np.array([(m * plane, *rest) for m, *rest in self._groups], np.int64)
         return source, row, _offsets(self._places, row, plane, self._x.stride, part), self._rows.reshape(-1), groups

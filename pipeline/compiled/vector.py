@@ -15,7 +15,7 @@ from numba.extending import intrinsic
 from pipeline.compiled.lanes import I32, I64, LANES, VECTOR, all_of, at, fma, picked
 from pipeline.compiled.pooling import maximum, minimum, pool
 
-MADE_WITH = {"lanes": "b59238944fbe", "pooling": "fe9a73130c69"}
+MADE_WITH = {"lanes": "53d752b57c38", "pooling": "038a8aa7421a"}
 
 DIVIDE, ADD, FLOOR, SCALE, CEILING, LEAK, ABS = range(7)
 """Point steps: x / p, x + p, max(x, p), x · p, min(x, p), x · p where x is not positive, and x without its sign; p is a
@@ -133,7 +133,7 @@ def _point(pixels, start, stop, code, parameter):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def run_rows(source, pitch, offsets, weights, groups, rows, columns, codes, parameters, before, pooling, out):
+def run_rows(source, pitch, offsets, weights, groups, rows, columns, codes, parameters, before, pooling, shape, out):
     """Make maps row by row: a convolution (or, without groups, a copy), then point steps, then pooling.
 
     Parameters
@@ -157,15 +157,17 @@ def run_rows(source, pitch, offsets, weights, groups, rows, columns, codes, para
         How many point steps come before pooling; the others come after it.
     pooling
         How to join, then window and stride for y and for x.
+    shape
+        Of what is made: maps, rows, columns.
     out
-        (maps, rows, columns) to fill, float32.
+        Where: flat float32, the pixels from one map to the next, and from one row to the next.
     """
-    maps, height, width = out.shape
+    maps, height, width = shape
+    made, beside, below = out
     op, tall_window, tall_stride, wide_window, wide_stride = pooling
     ring = tall_window if op else rows
-    made = out.reshape(out.size)
     kept = np.empty(maps * ring * columns, np.float32) if op else made
-    plane = ring * columns
+    plane, across = (ring * columns, columns) if op else (beside, below)
     tall = np.empty(columns, np.float32)
     steps = len(codes)
     signed = False  # whether a step after pooling may make a −0
@@ -176,7 +178,7 @@ def run_rows(source, pitch, offsets, weights, groups, rows, columns, codes, para
         first = o * tall_stride
         last = min(first + tall_window, rows)
         for y in range(max(first, upto), last):
-            place = (y % ring) * columns
+            place = (y % ring) * across
             for g in range(len(groups)):
                 _correlate(
                     source,
@@ -200,7 +202,7 @@ def run_rows(source, pitch, offsets, weights, groups, rows, columns, codes, para
         upto = last
         if op:
             for m in range(maps):
-                to = (m * height + o) * width
+                to = m * beside + o * below
                 pool(kept, (first, last, ring, m * plane), columns, wide_window, wide_stride, op, tall, made, to, width)
                 for p in range(before, steps):
                     _point(made, to, to + width, codes[p], parameters[p, m])

@@ -7,7 +7,7 @@ from pipeline.compiled.cells import PLACES, ROWS, RUN, SEEN, finish_all, finish_
 from pipeline.compiled.lanes import LANES, fma, line
 from pipeline.compiled.pooling import maximum
 
-MADE_WITH = {"cells": "729a0f32d153", "lanes": "b59238944fbe", "pooling": "fe9a73130c69"}
+MADE_WITH = {"cells": "63bc03b747e0", "lanes": "53d752b57c38", "pooling": "038a8aa7421a"}
 
 PART = 256
 """Channels at a time: a feature's weights, or a run of cells, of so many stay in the nearest cache."""
@@ -62,23 +62,25 @@ def _multiply_all(windows, pitch, plane, weights, depth, features, count, sums, 
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _finish_vector(sums, start, beside, odd, numbers, bias, greatest, out, first, count, across, corner):
+def _finish_vector(sums, start, plane, odd, numbers, bias, greatest, shape, out, first, count, across, corner):
     """Make the outputs of ``count`` cells, at most a vector of them, from the ``first`` on, for all maps."""
-    maps, height, width = out.shape
+    maps, height, width = shape
+    made, beside, below = out
     divisor, floor = numbers
     step = 1 if greatest else 2
     y = first // across
     x = first - y * across
     in_row = count == LANES and x + LANES <= across
     whole = in_row and step * (y + 1) <= height and step * (x + LANES) <= width
-    made, top, left = (out, step * y, step * x) if whole else (corner, 0, 0)
     odd[:] = 0
     for k in range(maps):
         each = divisor, bias[k], floor
+        to = k * beside + step * y * below + step * x if whole else k * 4 * LANES
+        target, after = (made, below) if whole else (corner, 2 * LANES)
         if greatest:
-            finish_greatest(sums, start + k * RUN, beside, odd, 0, each, made, k, top, left)
+            finish_greatest(sums, start + k * RUN, plane, odd, 0, each, target, to, after)
         else:
-            finish_all(sums, start + k * RUN, beside, odd, 0, each, made, k, top, left)
+            finish_all(sums, start + k * RUN, plane, odd, 0, each, target, to, after)
     done = count if whole else 0
     while done < count:  # row by row
         y = (first + done) // across
@@ -87,17 +89,17 @@ def _finish_vector(sums, start, beside, odd, numbers, bias, greatest, out, first
         columns = min(step * length, width - step * x)
         for k in range(maps):
             for row in range(min(step, height - step * y)):
-                target, source = line(out, k, step * y + row), line(corner, k, row)
-                for column in range(columns):
-                    target[step * x + column] = source[step * done + column]
+                to = k * beside + (step * y + row) * below + step * x
+                source = (2 * k + row) * 2 * LANES + step * done
+                made[to : to + columns] = corner[source : source + columns]
         done += length
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _sum_directly(block, y, x, direct, numbers, bias, greatest, out, total):
+def _sum_directly(block, y, x, direct, numbers, bias, greatest, shape, out, total):
     """Make the outputs of the cell (y, x) as a direct convolution does: a tap at a time, channel by channel."""
     depth, height, width = block.shape
-    maps = len(out)
+    made, beside, below = out
     divisor, floor = numbers
     for i in range(2 * y, min(2 * y + 2, height - 2)):
         for j in range(2 * x, min(2 * x + 2, width - 2)):
@@ -113,16 +115,13 @@ def _sum_directly(block, y, x, direct, numbers, bias, greatest, out, total):
                     for tap in range(9):
                         pixel = block[c, i + tap // 3, j + tap % 3]
                         weights = direct[c * 9 + tap]
-                        for k in range(maps):
+                        for k in range(len(total)):
                             total[k] = fma(weights[k], pixel, total[k])
-            for k in range(maps):
-                made = maximum(total[k] / divisor + bias[k], floor)
-                if not greatest:
-                    out[k, i, j] = made
-                elif i == 2 * y and j == 2 * x:
-                    out[k, y, x] = made
-                else:
-                    out[k, y, x] = maximum(out[k, y, x], made)
+            to = y * below + x if greatest else i * below + j
+            is_first = not greatest or (i == 2 * y and j == 2 * x)
+            for k in range(shape[0]):
+                pixel = maximum(total[k] / divisor + bias[k], floor)
+                made[to + k * beside] = pixel if is_first else maximum(made[to + k * beside], pixel)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -134,7 +133,7 @@ def _aligned(size):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def run_cells(block, weights, direct, numbers, bias, greatest, strip, out):
+def run_cells(block, weights, direct, numbers, bias, greatest, strip, shape, out):
     """Make maps cell by cell: max(sums / divisor + bias, floor), or the greatest of these in each cell.
 
     Where a cell has NaN or infinity its sums are made anew as a direct convolution makes them: the differences of
@@ -157,8 +156,10 @@ def run_cells(block, weights, direct, numbers, bias, greatest, strip, out):
         Whether the greatest of each cell is made.
     strip
         Cells at a time: whole runs of `RUN`.
+    shape
+        Of what is made: maps, rows, columns.
     out
-        (maps, y, x) to fill, float32.
+        Where: flat float32, the pixels from one map to the next, and from one row to the next.
     """
     depth, height, width = block.shape
     features = len(bias)
@@ -171,9 +172,9 @@ def run_cells(block, weights, direct, numbers, bias, greatest, strip, out):
     windows = _aligned(PLACES * plane)
     sums = _aligned(PLACES * beside)
     edge = np.empty((1, 4, SEEN), np.float32)
-    corner = np.empty((len(out), 2, 2 * LANES), np.float32)
+    corner = np.empty(shape[0] * 4 * LANES, np.float32)
     odd = np.empty(LANES, np.float32)
-    total = np.empty(len(out), np.float32)
+    total = np.empty(shape[0], np.float32)
     for first in range(0, cells, strip):
         count = min(strip, cells - first)
         _spread_all(block, first, count, across, windows, pitch, plane, edge)
@@ -187,8 +188,11 @@ def run_cells(block, weights, direct, numbers, bias, greatest, strip, out):
         for n in range(0, count, LANES):
             start = n // RUN * RUN * features + n % RUN
             vector = min(LANES, count - n)
-            _finish_vector(sums, start, beside, odd, numbers, bias, greatest, out, first + n, vector, across, corner)
+            _finish_vector(
+                sums, start, beside, odd, numbers, bias, greatest, shape, out, first + n, vector, across, corner
+            )
             for cell in range(vector):
                 if np.isnan(odd[cell]):
                     y = (first + n + cell) // across
-                    _sum_directly(block, y, first + n + cell - y * across, direct, numbers, bias, greatest, out, total)
+                    x = first + n + cell - y * across
+                    _sum_directly(block, y, x, direct, numbers, bias, greatest, shape, out, total)

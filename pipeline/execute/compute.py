@@ -45,8 +45,17 @@ class Stored:
         """What was seen of the map's values."""
         return Sight(self._low, self._high, np.concatenate(self._samples, axis=1))
 
+    def room(self, region: Region) -> Maps | None:
+        """Return where maps over a region are to lie as they are, all in one write unit; None where they do not."""
+        if self._encoding.dtype != "float32" or is_empty(region) or intersect(region, self.region) != region:
+            return None
+        frame = tuple(Interval(r.start - i.start, r.stop - i.start) for r, i in zip(region, self.region, strict=True))
+        place = tuple(i.start // n for i, n in zip(frame, self._sizes, strict=True))
+        unit = tuple(Interval(p * n, (p + 1) * n) for p, n in zip(place, self._sizes, strict=True))
+        return within(self.units[place], frame, unit) if intersect(frame, unit) == frame else None
+
     def put(self, maps: Maps, region: Region) -> None:
-        """Take what falls into this region."""
+        """Take what falls into this region, unless it lies here already."""
         if is_empty(common := intersect(region, self.region)):
             return
         values = within(maps, common, region)
@@ -55,6 +64,8 @@ class Stored:
         if self._shown:
             rows, columns = sampled(self._extents, common)
             self._samples.append(values[:, rows[:, None], columns].reshape(len(values), -1))
+        if np.may_share_memory(maps, self.units):
+            return
         frame = [Interval(c.start - i.start, c.stop - i.start) for c, i in zip(common, self.region, strict=True)]
         touched = (range(i.start // n, -(-i.stop // n)) for i, n in zip(frame, self._sizes, strict=True))
         for place in product(*touched):
@@ -70,9 +81,14 @@ class Between:
         self.region = region
         self.maps: Maps = np.empty((maps, *_shape(region)), np.float32)
 
+    def room(self, region: Region) -> Maps | None:
+        """Return where maps over a region are to lie, if it is a part of this one."""
+        return within(self.maps, region, self.region) if intersect(region, self.region) == region else None
+
     def put(self, maps: Maps, region: Region) -> None:
-        """Take what falls into this region."""
-        if not is_empty(common := intersect(region, self.region)):
+        """Take what falls into this region, unless it lies here already."""
+        common = intersect(region, self.region)
+        if not (is_empty(common) or np.may_share_memory(maps, self.maps)):
             within(self.maps, common, self.region)[...] = within(maps, common, region)
 
 
@@ -155,7 +171,9 @@ def _run(
     for parts in tiles(grids, tuple(taking[0].region for taking in sinks.values()), group.tile):
         wanted = dict(zip(places.values(), parts, strict=True))
         walk = stack.walk(wanted, extents)
-        made = stack.run(given, walk, wanted, extents)
+        rooms = {places[p]: taking[0].room(wanted[places[p]]) for p, taking in sinks.items()}
+        into = {place: room for place, room in rooms.items() if room is not None}
+        made = stack.run(given, walk, wanted, extents, into)
         for place, taking in sinks.items():
             if (inner := places[place]) in made:
                 for sink in taking:

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from pipeline.operation import Operation
 
-Kernel = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+Kernel = Callable[..., NDArray[np.float32]]
+"""Of a block; and of where to write, for backends that say so."""
 
 
 def _one(operations: Sequence[Operation]) -> int:
@@ -48,6 +49,8 @@ class Backend:
     cell
         Outputs (y, x) that are made together, on a grid from the map's first pixel on: the stack asks for whole cells,
         cut only by the map's end. What one pass makes besides must step over one pixel, or a part of a cell.
+    writes
+        Whether its kernels take a second array, of any strides along channel and y, to write to instead of a new one.
     steady
         Whether a pixel's bits cannot depend on the block, by the way the kernel is made; otherwise the plan tries.
     """
@@ -59,4 +62,5 @@ class Backend:
     scratch: Callable[[Operation, int, int], int]
     fuse: Callable[[Sequence[Operation]], int] = _one
     cell: Callable[[Operation], tuple[int, int]] = _anywhere
+    writes: bool = False
     steady: bool = False

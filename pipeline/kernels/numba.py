@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.compiled import vector
+from pipeline.compiled.lanes import flat
 from pipeline.compiled.pooling import COPY, MAX, MIN, SUM
 from pipeline.compiled.taps import SeparableTaps, Taps, separate
 from pipeline.kernels.base import Backend, Kernel
@@ -109,16 +110,17 @@ def _build(operations: tuple[Operation, ...]) -> Kernel:
         y, x = pool.windows
         pooling = (_JOIN[str(pool.options["op"])], y.size, y.stride, x.size, x.stride)
 
-    def kernel(block: Array) -> Array:
+    def kernel(block: Array, out: Array | None = None) -> Array:
         rows, columns = shape = block.shape[1:]
         for operation in operations:
             shape = tuple((n - w.span) // w.stride + 1 for n, w in zip(shape, operation.windows, strict=True))
             if operation is head and taps:
                 rows, columns = shape
-        out = np.empty((len(last.maps), *shape), np.float32)
+        made = np.empty((len(last.maps), *shape), np.float32) if out is None else out
         tables = taps.lay(block) if taps else (np.ascontiguousarray(block).reshape(-1), columns, *_NO_TAPS)
-        vector.run_rows(*tables, rows, columns, codes, numbers, 0 if commute else len(codes), pooling, out)
-        return out
+        before = 0 if commute else len(codes)
+        vector.run_rows(*tables, rows, columns, codes, numbers, before, pooling, made.shape, flat(made))
+        return made
 
     return kernel
 
@@ -146,4 +148,6 @@ def _cost(operation: Operation) -> float:
     return maps * _pair_seconds(operation) if _parts(operation) else operation.work / _taps_a_second(operation)
 
 
-BACKEND = Backend("numba", supports=_supports, build=_build, fuse=_fuse, cost=_cost, scratch=_scratch, steady=True)
+BACKEND = Backend(
+    "numba", supports=_supports, build=_build, fuse=_fuse, cost=_cost, scratch=_scratch, steady=True, writes=True
+)

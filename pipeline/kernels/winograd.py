@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.compiled import cells, winograd
-from pipeline.compiled.lanes import LANES
+from pipeline.compiled.lanes import LANES, flat
 from pipeline.kernels.base import Backend, Kernel
 from pipeline.operation import Operation
 
@@ -90,10 +90,11 @@ def _build(operations: tuple[Operation, ...]) -> Kernel:
     numbers = np.float32(operation.options["divisor"]), np.float32(floor)
     pooled = operations[-1].kind == "pool"
 
-    def kernel(block: Array) -> Array:
-        shape = [n - _SIZE + 1 for n in block.shape[1:]]
-        made = np.empty((count, *(n // _CELL if pooled else n for n in shape)), np.float32)
-        winograd.run_cells(np.ascontiguousarray(block), spread, direct, numbers, bias, pooled, _STRIP, made)
+    def kernel(block: Array, out: Array | None = None) -> Array:
+        height, width = ((n - _SIZE + 1) // (_CELL if pooled else 1) for n in block.shape[1:])
+        made = np.empty((count, height, width), np.float32) if out is None else out
+        given = np.ascontiguousarray(block)
+        winograd.run_cells(given, spread, direct, numbers, bias, pooled, _STRIP, made.shape, flat(made))
         return made
 
     return kernel
@@ -128,5 +129,6 @@ BACKEND = Backend(
     cost=_cost,
     scratch=_scratch,
     cell=lambda operation: (_CELL, _CELL) if operation.kind == "convolution" else (1, 1),
+    writes=True,
     steady=True,
 )
