@@ -33,6 +33,12 @@ def _of_two(sign: str) -> Any:
 maximum, minimum = _of_two(">"), _of_two("<")
 
 
+def squares(builder: Any, left: Any, right: Any) -> Any:
+    """Return the greater of each two pixels that lie side by side in two vectors, and 0 added."""
+    even, odd = (picked(builder, left, right, list(range(n, 2 * LANES, 2))) for n in (0, 1))
+    return builder.fadd(extreme(builder, ">", even, odd), all_of(0.0))
+
+
 @intrinsic
 def _squares(typing: Any, source: Any, top: Any, low: Any, target: Any, to: Any) -> Any:
     """Write the maxima of `LANES` squares of 2 × 2 pixels side by side, and 0 added, to ``target[to]`` and after it.
@@ -49,9 +55,7 @@ def _squares(typing: Any, source: Any, top: Any, low: Any, target: Any, to: Any)
             upper, lower = (builder.load(at(builder, pixels, builder.add(n, I64(first))), align=4) for n in given[1:3])
             return extreme(builder, ">", upper, lower)
 
-        left, right = of_columns(0), of_columns(LANES)
-        even, odd = (picked(builder, left, right, list(range(n, 2 * LANES, 2))) for n in (0, 1))
-        made = builder.fadd(extreme(builder, ">", even, odd), all_of(0.0))
+        made = squares(builder, of_columns(0), of_columns(LANES))
         builder.store(made, at(builder, out, given[4]), align=4)
         return context.get_dummy_value()
 

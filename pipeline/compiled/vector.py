@@ -12,10 +12,10 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from pipeline.compiled.lanes import I32, I64, LANES, VECTOR, all_of, at, fma, picked
-from pipeline.compiled.pooling import maximum, minimum, pool
+from pipeline.compiled.lanes import I32, I64, LANES, VECTOR, all_of, at, extreme, fma, picked
+from pipeline.compiled.pooling import MAX, maximum, minimum, pool, squares
 
-MADE_WITH = {"lanes": "53d752b57c38", "pooling": "038a8aa7421a"}
+MADE_WITH = {"lanes": "53d752b57c38", "pooling": "e8eab81cc43b"}
 
 DIVIDE, ADD, FLOOR, SCALE, CEILING, LEAK, ABS = range(7)
 """Point steps: x / p, x + p, max(x, p), x · p, min(x, p), x · p where x is not positive, and x without its sign; p is a
@@ -24,50 +24,85 @@ number for each map."""
 VECTORS = {1: 6, 2: 4, 3: 5, 4: 4} if LANES == 16 else {1: 6, 2: 4, 3: 3, 4: 2}
 """Vectors side by side for a number of features at a time: their sums must all stay in registers, 32 or 16 of them."""
 
+PAIRS = {1: 8, 2: 6, 3: 4, 4: 2} if LANES == 16 else {1: 4, 2: 2, 3: 2}
+"""The same, an even number, where the sums of two rows are made at a time."""
 
-def _micro(features: int) -> Any:
+
+def _sums(builder: Any, source: Any, starts: Any, tables: Any, features: int, vectors: int) -> Any:
+    """Return the sums of some features over a run of pixels, a list of vectors for each of the ``starts`` of runs.
+
+    They are ``weights[t · features + f] · source[start + offsets[t] + x]``, added up over the taps t in registers.
+    """
+    offsets, weights, taps = tables
+    multiply_add = cgutils.get_or_insert_function(
+        builder.module, ir.FunctionType(VECTOR, [VECTOR] * 3), f"llvm.fma.v{LANES}f32"
+    )
+    kept = [
+        [[cgutils.alloca_once_value(builder, all_of(0.0)) for _ in range(vectors)] for _ in range(features)]
+        for _ in starts
+    ]
+    for place in (place for run in kept for row in run for place in row):
+        builder.store(all_of(0.0), place)  # the function may come here again
+    with cgutils.for_range(builder, taps) as loop:
+        first = builder.mul(loop.index, I64(features))
+        spread = []
+        for f in range(features):
+            weight = builder.load(builder.gep(weights, [builder.add(first, I64(f))]))
+            lone = builder.insert_element(ir.Constant(VECTOR, ir.Undefined), weight, I32(0))
+            spread.append(picked(builder, lone, lone, [0] * LANES))
+        tap = builder.load(builder.gep(offsets, [loop.index]))
+        for start, run in zip(starts, kept, strict=True):
+            row = builder.gep(source, [builder.add(start, tap)])
+            for v in range(vectors):
+                pixels = builder.load(at(builder, row, I64(v * LANES)), align=4)
+                for f in range(features):
+                    total = builder.call(multiply_add, [spread[f], pixels, builder.load(run[f][v])])
+                    builder.store(total, run[f][v])
+    return [[[builder.load(place) for place in row] for row in run] for run in kept]
+
+
+def _micro(features: int, *, pooled: bool) -> Any:
     """Return the innermost kernel: the sums of some features over a run of pixels, kept in registers over all taps.
 
-    It adds ``weights[w + t · features + f] · source[s + offsets[t] + x]`` over the taps t, for each feature f and
-    each of ``LANES · VECTORS[features]`` pixels x, into ``target[d + f · plane + x]``.
+    It makes those at ``source[s + x]`` and after it, for each of ``LANES · VECTORS[features]`` pixels x, and writes
+    them to ``target[d + f · plane + x]``. Or ``pooled``: those of ``LANES · PAIRS[features]`` pixels and as many in the
+    row ``pitch`` further on, and the greatest of each square of 2 × 2 of them, with 0 added.
     """
-    vectors = VECTORS[features]
+    vectors = PAIRS[features] if pooled else VECTORS[features]
 
     @intrinsic
     def micro(
-        typing: Any, source: Any, s: Any, offsets: Any, weights: Any, w: Any, taps: Any, target: Any, d: Any, plane: Any
+        typing: Any,
+        source: Any,
+        s: Any,
+        pitch: Any,
+        offsets: Any,
+        weights: Any,
+        w: Any,
+        taps: Any,
+        target: Any,
+        d: Any,
+        plane: Any,
     ) -> Any:
         del typing
-        signature = types.void(source, s, offsets, weights, w, taps, target, d, plane)
+        signature = types.void(source, s, pitch, offsets, weights, w, taps, target, d, plane)
 
         def generate(context: Any, builder: Any, signature: Any, given: Any) -> Any:
-            def data(place: int) -> Any:
-                return context.make_array(signature.args[place])(context, builder, given[place]).data
-
-            s, w, taps, d, plane = (given[place] for place in (1, 4, 5, 7, 8))
-            source, weights, target = (builder.gep(data(place), [start]) for place, start in ((0, s), (3, w), (6, d)))
-            offsets = data(2)
-            multiply_add = cgutils.get_or_insert_function(
-                builder.module, ir.FunctionType(VECTOR, [VECTOR] * 3), f"llvm.fma.v{LANES}f32"
+            source, offsets, weights, target = (
+                context.make_array(signature.args[place])(context, builder, given[place]).data for place in (0, 3, 4, 7)
             )
-            sums = [[cgutils.alloca_once_value(builder, all_of(0.0)) for _ in range(vectors)] for _ in range(features)]
-            for place in (p for row in sums for p in row):
-                builder.store(all_of(0.0), place)  # the function may come here again
-            with cgutils.for_range(builder, taps) as loop:
-                start = builder.gep(source, [builder.load(builder.gep(offsets, [loop.index]))])
-                pixels = [builder.load(at(builder, start, I64(v * LANES)), align=4) for v in range(vectors)]
-                first = builder.mul(loop.index, I64(features))
-                for f in range(features):
-                    weight = builder.load(builder.gep(weights, [builder.add(first, I64(f))]))
-                    lone = builder.insert_element(ir.Constant(VECTOR, ir.Undefined), weight, I32(0))
-                    spread = picked(builder, lone, lone, [0] * LANES)
-                    for v in range(vectors):
-                        total = builder.call(multiply_add, [spread, pixels[v], builder.load(sums[f][v])])
-                        builder.store(total, sums[f][v])
+            s, pitch, w, taps, d, plane = (given[place] for place in (1, 2, 5, 6, 8, 9))
+            starts = [s, builder.add(s, pitch)] if pooled else [s]
+            tables = offsets, builder.gep(weights, [w]), taps
+            made = _sums(builder, source, starts, tables, features, vectors)
             for f in range(features):
-                row = builder.gep(target, [builder.mul(plane, I64(f))])
-                for v in range(vectors):
-                    builder.store(builder.load(sums[f][v]), at(builder, row, I64(v * LANES)), align=4)
+                row = builder.gep(target, [builder.add(d, builder.mul(plane, I64(f)))])
+                pixels = made[0][f]
+                if pooled:
+                    pixels = [extreme(builder, ">", *pair) for pair in zip(made[0][f], made[1][f], strict=True)]
+                    pixels = [squares(builder, *pixels[v : v + 2]) for v in range(0, vectors, 2)]
+                for v, vector in enumerate(pixels):
+                    builder.store(vector, at(builder, row, I64(v * LANES)), align=4)
             return context.get_dummy_value()
 
         return signature, generate
@@ -75,8 +110,10 @@ def _micro(features: int) -> Any:
     return micro
 
 
-_micro1, _micro2, _micro3, _micro4 = (_micro(features) for features in (1, 2, 3, 4))
+_micro1, _micro2, _micro3, _micro4 = (_micro(features, pooled=False) for features in (1, 2, 3, 4))
+_pooled1, _pooled2, _pooled3, _pooled4 = (_micro(min(n, max(PAIRS)), pooled=True) for n in (1, 2, 3, 4))
 _WIDTH1, _WIDTH2, _WIDTH3, _WIDTH4 = (LANES * VECTORS[features] for features in (1, 2, 3, 4))
+_POOLED1, _POOLED2, _POOLED3, _POOLED4 = (LANES * PAIRS.get(features, 0) // 2 for features in (1, 2, 3, 4))
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -95,13 +132,30 @@ def _correlate(source, s, offsets, weights, w, features, target, d, plane, colum
     for start in range(0, columns, width):
         x = min(start, columns - width)
         if features == 1:
-            _micro1(source, s + x, offsets, weights, w, taps, target, d + x, plane)
+            _micro1(source, s + x, 0, offsets, weights, w, taps, target, d + x, plane)
         elif features == 2:
-            _micro2(source, s + x, offsets, weights, w, taps, target, d + x, plane)
+            _micro2(source, s + x, 0, offsets, weights, w, taps, target, d + x, plane)
         elif features == 3:
-            _micro3(source, s + x, offsets, weights, w, taps, target, d + x, plane)
+            _micro3(source, s + x, 0, offsets, weights, w, taps, target, d + x, plane)
         else:
-            _micro4(source, s + x, offsets, weights, w, taps, target, d + x, plane)
+            _micro4(source, s + x, 0, offsets, weights, w, taps, target, d + x, plane)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _correlate_pooled(source, s, pitch, offsets, weights, w, features, target, d, plane, columns):
+    """Make one row of pooled maps of two rows of sums; the last run of vectors goes back over pixels already made."""
+    taps = len(offsets)
+    width = (_POOLED1, _POOLED2, _POOLED3, _POOLED4)[features - 1]
+    for start in range(0, columns, width):
+        x = min(start, columns - width)
+        if features == 1:
+            _pooled1(source, s + 2 * x, pitch, offsets, weights, w, taps, target, d + x, plane)
+        elif features == 2:
+            _pooled2(source, s + 2 * x, pitch, offsets, weights, w, taps, target, d + x, plane)
+        elif features == 3:
+            _pooled3(source, s + 2 * x, pitch, offsets, weights, w, taps, target, d + x, plane)
+        else:
+            _pooled4(source, s + 2 * x, pitch, offsets, weights, w, taps, target, d + x, plane)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -173,10 +227,31 @@ def run_rows(source, pitch, offsets, weights, groups, rows, columns, codes, para
     signed = False  # whether a step after pooling may make a −0
     for p in range(before, steps):
         signed |= codes[p] not in (ADD, FLOOR, CEILING)
+    paired = op == MAX and pooling[1:] == (2, 2, 2, 2) and before == 0 and len(groups) > 0
+    for g in range(len(groups)):
+        least = (_POOLED1, _POOLED2, _POOLED3, _POOLED4)[groups[g, 2] - 1]
+        paired &= 0 < least <= width
     upto = 0
     for o in range(height):
         first = o * tall_stride
         last = min(first + tall_window, rows)
+        in_registers = paired and last - first == 2
+        if in_registers:
+            for g in range(len(groups)):
+                _correlate_pooled(
+                    source,
+                    groups[g, 0] + first * pitch,
+                    pitch,
+                    offsets,
+                    weights,
+                    groups[g, 1],
+                    groups[g, 2],
+                    made,
+                    groups[g, 3] * beside + o * below,
+                    beside,
+                    width,
+                )
+            upto = last
         for y in range(max(first, upto), last):
             place = (y % ring) * across
             for g in range(len(groups)):
@@ -203,7 +278,9 @@ def run_rows(source, pitch, offsets, weights, groups, rows, columns, codes, para
         if op:
             for m in range(maps):
                 to = m * beside + o * below
-                pool(kept, (first, last, ring, m * plane), columns, wide_window, wide_stride, op, tall, made, to, width)
+                if not in_registers:
+                    rows_of = first, last, ring, m * plane
+                    pool(kept, rows_of, columns, wide_window, wide_stride, op, tall, made, to, width)
                 for p in range(before, steps):
                     _point(made, to, to + width, codes[p], parameters[p, m])
                 if signed:

@@ -7,7 +7,7 @@ from pipeline.compiled.cells import PLACES, ROWS, RUN, SEEN, finish_all, finish_
 from pipeline.compiled.lanes import LANES, fma, line
 from pipeline.compiled.pooling import maximum
 
-MADE_WITH = {"cells": "63bc03b747e0", "lanes": "53d752b57c38", "pooling": "038a8aa7421a"}
+MADE_WITH = {"cells": "63bc03b747e0", "lanes": "53d752b57c38", "pooling": "e8eab81cc43b"}
 
 PART = 256
 """Channels at a time: a feature's weights, or a run of cells, of so many stay in the nearest cache."""
