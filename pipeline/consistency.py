@@ -17,11 +17,11 @@ Families = Mapping[str, tuple[str, ...]]
 def check(layers: Sequence[Layer], families: Families, output: Output, document: Document) -> None:
     """Raise `ConfigError` that lists what does not fit, a line each."""
     names = layer_names(layers)
+    members = {member: family for family, its in families.items() for member in its if member != family}
     wrong = [
-        f"{document.where(('features', name))}: the name '{name}' is that of a member of the family '{other}'"
+        f"{document.where(('features', name))}: the name '{name}' is that of a member of the family '{members[name]}'"
         for name in families
-        for other, its in families.items()
-        if other != name and name in its
+        if name in members
     ]
     for place, layer in enumerate(layers):
         wrong += [f"{document.where(('layers', place, *path))}: {reason}" for path, reason in _uses(layer, families)]

@@ -65,14 +65,24 @@ def _fuse(operations: Sequence[Operation]) -> int:
 
 def _spread(weights: NDArray[np.float64]) -> Array:
     """Return G g Gᵀ of weights (feature, channel, 3, 3), flat, in the order in which the loop takes them."""
-    factors = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
-    spread = np.einsum("ia,kcab,jb->ijck", factors, weights, factors).reshape(cells.PLACES, *weights.shape[1::-1])
+    rows = np.ascontiguousarray(weights.transpose(2, 3, 1, 0))
     parts = []
-    for place in spread:
-        for start in range(0, len(place), winograd.PART):
-            part = place[start : start + winograd.PART]
-            parts.append(part.reshape(len(part), -1, cells.ROWS).swapaxes(0, 1).ravel())
-    return np.concatenate(parts).astype(np.float32)
+    for row in _factors(rows):
+        for place in _factors(row):
+            for start in range(0, len(place), winograd.PART):
+                part = place[start : start + winograd.PART]
+                parts.append(part.reshape(len(part), -1, cells.ROWS).swapaxes(0, 1).ravel().astype(np.float32))
+    return np.concatenate(parts)
+
+
+def _factors(taps: NDArray[np.float64]) -> list[NDArray[np.float64]]:
+    """Return G g along the first axis.
+
+    It is made step by step: the order of a library's sums may be another one on another processor.
+    """
+    first, middle, last = taps
+    both = first + last
+    return [first, (both + middle) / 2, (both - middle) / 2, last]
 
 
 def _build(operations: tuple[Operation, ...]) -> Kernel:
