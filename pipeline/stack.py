@@ -63,6 +63,14 @@ class BoundStack:
         """How many layers from the first on are local; the next, if there is one, joins whole maps."""
         return next((n for n, operation in enumerate(self.operations) if operation.joins_all), len(self.operations))
 
+    @cached_property
+    def doubted(self) -> tuple[Operation, ...]:
+        """The operations, each with the doubt of what its kernel makes."""
+        return tuple(
+            BACKENDS[choice.backend].doubted(operation)
+            for operation, choice in zip(self.operations, self.choices, strict=True)
+        )
+
     def steps(self, kept: Iterable[int]) -> Iterator[range]:
         """Give the layers that one kernel makes in one pass, pass by pass; what is kept ends a pass."""
         kept, start, count = frozenset(kept), 0, len(self.operations)

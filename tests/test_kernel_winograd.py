@@ -10,6 +10,7 @@ from pipeline.geometry import Interval, Region, whole
 from pipeline.given import Held, within
 from pipeline.kernels import BACKENDS, choose, kernel_for
 from pipeline.layers import LAYERS
+from pipeline.operation import UNIT
 from pipeline.stack import BoundStack, Stack, run_whole
 
 KERNEL = BACKENDS["winograd"]
@@ -95,6 +96,23 @@ def test_an_output_sees_its_own_pixels_alone():
     touched[7:10, 6:9] = True
     assert (before != after)[:, touched].all()
     assert_same_bits(before[:, ~touched], after[:, ~touched])
+
+
+@pytest.mark.parametrize("part", [np.s_[1:2, 1:2], np.s_[:1, 2:], np.s_[1:2], np.s_[:, 2:], np.s_[:]], ids=str)
+def test_sums_are_no_further_off_than_the_kernel_says(part):
+    rng = np.random.default_rng(1)
+    weights = np.zeros((9, 4, 3, 3))
+    weights[:, :, *(part if isinstance(part, tuple) else (part,))] = 1
+    weights *= rng.standard_normal(weights.shape).astype(np.float32)
+    features = dict(zip(map(str, range(9)), weights, strict=True))
+    layer = LAYERS["convolution"](type="convolution", features=tuple(features), match="sum")
+    operation = layer.bind("match", ("a", "b", "c", "d"), features)
+    block = block_for(4, 60, 60)
+    block[rng.random(block.shape) < 0.02] *= 1e4
+    reference, even = exact(block, operation), np.zeros((60, 60), bool)
+    doubt = KERNEL.doubted(operation).doubt(block.astype(float), np.zeros(block.shape), even, operation)
+    assert (np.abs(run(block, operation) - reference) <= doubt + UNIT * np.abs(reference)).all()
+    assert (doubt <= 1e-5 * np.abs(reference).max()).all()
 
 
 def strange(block, seed):

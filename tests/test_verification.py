@@ -239,3 +239,32 @@ def test_planes_smaller_than_a_window_are_each_looked_at() -> None:
     assert pipeline.verify(made).windows >= 9
     zarr.open_array("o.zarr/i/relu/0", mode="r+")[:, 1:] = 99
     assert not pipeline.verify(made).passed
+
+
+@pytest.mark.parametrize("features", ["centre", "edge"])
+@pytest.mark.parametrize(
+    "after", [{"type": "clip", "low": -1, "high": 1}, {"type": "sigmoid"}], ids=lambda a: a["type"]
+)
+def test_what_stands_beside_large_pixels_passes_within_what_the_kernel_makes_of_it(
+    features: str, after: dict[str, Any]
+) -> None:
+    """Winograd's kernel takes the pixels under weights of 0 into its sums and out again: their rounding stays."""
+    image = RNG.normal(size=(60, 60)).astype(np.float32)
+    image[RNG.random(image.shape) < 0.02] *= 1e5
+    part = {"centre": np.s_[1:2, 1:2], "edge": np.s_[:, 2:]}[features]
+    named = {}
+    for n in range(16):
+        weights = np.zeros((16, 3, 3))
+        weights[n][part] = 1
+        named |= {f"one{n}": {"rows": RNG.normal(size=(3, 3)).tolist()}, f"two{n}": {"rows": weights.tolist()}}
+    layers = [
+        {"type": "convolution", "features": [name for name in named if of in name], "match": "sum"}
+        for of in ("one", "two")
+    ]
+    made = job(image, *layers, after, features=named)
+    assert pipeline.plan(made).images[0].stack.choices[1].backend == "winograd"
+    found = pipeline.verify(made)
+    assert found.passed, str(found)
+    array = zarr.open_array(f"o.zarr/i/{after['type']}/0", mode="r+")
+    array[0, 0, 0] += 0.1
+    assert not pipeline.verify(made).passed

@@ -27,6 +27,10 @@ def _anywhere(operation: Operation) -> tuple[int, int]:
     return 1, 1
 
 
+def _as_it_is(operation: Operation) -> Operation:
+    return operation
+
+
 @dataclass(frozen=True)
 class Backend:
     """A way to compute operations.
@@ -51,6 +55,9 @@ class Backend:
         cut only by the map's end. What one pass makes besides must step over one pixel, or a part of a cell.
     writes
         Whether its kernels take a second array, of any strides along channel and y, to write to instead of a new one.
+    doubted
+        The operation, with how far the rounding of these kernels may take its results, where they go another way to
+        them than its own ``doubt`` supposes.
     steady
         Whether a pixel's bits cannot depend on the block, by the way the kernel is made; otherwise the plan tries.
     """
@@ -62,5 +69,6 @@ class Backend:
     scratch: Callable[[Operation, int, int], int]
     fuse: Callable[[Sequence[Operation]], int] = _one
     cell: Callable[[Operation], tuple[int, int]] = _anywhere
+    doubted: Callable[[Operation], Operation] = _as_it_is
     writes: bool = False
     steady: bool = False

@@ -10,6 +10,7 @@ that of a direct convolution.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from pipeline.compiled import cells, winograd
 from pipeline.compiled.lanes import LANES, flat
 from pipeline.kernels.base import Backend, Kernel
-from pipeline.operation import Operation
+from pipeline.operation import Block, Operation
 
 _SIZE, _CELL = 3, 2
 
@@ -85,6 +86,28 @@ def _factors(taps: NDArray[np.float64]) -> list[NDArray[np.float64]]:
     return [first, (both + middle) / 2, (both - middle) / 2, last]
 
 
+def _doubted(operation: Operation) -> Operation:
+    """Count the rounding of each pixel under a feature with all that it passes through on its way to an output.
+
+    A pixel under a weight of 0 is added to others, and taken away again: what its rounding leaves, stays.
+    """
+    rows = operation.arrays["weights"].transpose(2, 3, 0, 1)
+    spread = np.abs([_factors(row) for row in _factors(rows)])
+    # Of the first and of the second output of a cell: the places that it is a sum of, and its pixels that are in each.
+    outputs = (
+        np.array([[1, 0, 1], [0, 1, 1], [0, 1, 1], [0, 0, 0]]),
+        np.array([[0, 0, 0], [1, 1, 0], [1, 1, 0], [1, 0, 1]]),
+    )
+    passed = [np.einsum("ijkc,ia,jb->kcab", spread, y, x) for y in outputs for x in outputs]
+    heavier = replace(operation, arrays={**operation.arrays, "weights": np.max(passed, axis=0)})
+
+    def doubt(block: Block, off: Block, even: NDArray[np.bool_], _: Operation) -> Block:
+        own = operation.doubt(np.zeros_like(block), off, even, operation)
+        return own + operation.doubt(block, np.zeros_like(off), even, heavier)
+
+    return replace(operation, doubt=doubt)
+
+
 def _build(operations: tuple[Operation, ...]) -> Kernel:
     operation = operations[0]
     count, depth = operation.arrays["weights"].shape[:2]
@@ -139,6 +162,7 @@ BACKEND = Backend(
     cost=_cost,
     scratch=_scratch,
     cell=lambda operation: (_CELL, _CELL) if operation.kind == "convolution" else (1, 1),
+    doubted=_doubted,
     writes=True,
     steady=True,
 )

@@ -60,7 +60,7 @@ def make(image: ImagePlan, kept: Kept, plane: int, own: Region, halo: Sequence[i
     """Make a window of a layer's maps and what lies around it."""
     extents = kept.array.extents
     seen = tuple(Interval(max(0, i.start - h), min(i.stop + h, e)) for i, h, e in zip(own, halo, extents, strict=True))
-    return make_of(image, image.stack.operations[: kept.place + 1], image.extents, plane, own, seen)
+    return make_of(image, image.stack.doubted[: kept.place + 1], image.extents, plane, own, seen)
 
 
 def make_of(

@@ -46,8 +46,8 @@ def choose(image: ImagePlan, kept: Kept, windows: int, draw: random.Random) -> t
 
 def make_again(image: ImagePlan, kept: Kept, plane: int) -> Again:
     """Return what the layers make of a plane, from the raw input on."""
-    after = image.after.operations if image.after else ()
-    operations = (*image.stack.operations[: kept.place + 1], *after)
+    after = image.after.doubted if image.after else ()
+    operations = (*image.stack.doubted[: kept.place + 1], *after)
     extents, one = (*image.extents[: kept.place + 2], *[(1, 1)] * len(after)), whole((1, 1))
     return make_of(image, operations, extents, plane, one, one)
 
