@@ -161,6 +161,20 @@ def test_layers_in_one_pass_have_the_bits_of_one_after_another(chain, mean, seed
     assert_same_bits(run(block, *operations), single)
 
 
+@pytest.mark.parametrize("shape", [(7, 9), (8, 9), (7, 40)])
+def test_of_a_cell_that_the_end_cuts_no_greatest_is_written(shape):
+    operations = convolution(4, 9, match="sum"), other("pool", 9, partial="drop")
+    block = block_for(4, *shape)
+    block[:, -1], block[:, :, -1] = np.nan, np.nan
+    frame = np.full((9, shape[0] // 2 + 2, shape[1] // 2 + 2), np.float32(7))
+    with np.errstate(all="ignore"):
+        kernel_for(operations, "winograd")(block, frame[:, 1:-1, 1:-1])
+    even = block[:, : shape[0] // 2 * 2 + 2, : shape[1] // 2 * 2 + 2]
+    assert_same_bits(frame[:, 1:-1, 1:-1], run(even, *operations))
+    frame[:, 1:-1, 1:-1] = 7
+    assert (frame == 7).all()
+
+
 def test_what_is_not_made_of_cells_stays_outside():
     first = convolution(4, 9)
     pools = ({"window": 3}, {"op": "min"}, {"op": "mean"}, {"stride": 1}, {"window": (2, 3)}, {"stride": (2, 4)})

@@ -108,6 +108,8 @@ def _sum_directly(block, y, x, direct, numbers, bias, greatest, shape, out, tota
             for c in range(depth):
                 for tap in range(9):
                     hollow |= np.isnan(block[c, i + tap // 3, j + tap % 3])
+                if hollow:
+                    break
             if hollow:  # NaN comes of it whatever the weights are
                 total[:] = np.nan
             else:
@@ -161,10 +163,11 @@ def run_cells(block, weights, direct, numbers, bias, greatest, strip, shape, out
     out
         Where: flat float32, the pixels from one map to the next, and from one row to the next.
     """
-    depth, height, width = block.shape
+    depth = len(block)
     features = len(bias)
-    across = (width - 1) // 2
-    cells = (height - 1) // 2 * across
+    step = 1 if greatest else 2  # of what is not a whole cell there is no greatest
+    across = -(-shape[2] // step)
+    cells = -(-shape[1] // step) * across
     # Odd numbers of vectors, so that neighbours do not fall on the same lines of a cache.
     pitch = (strip // LANES + 1 | 1) * LANES
     plane = depth * pitch + LANES
