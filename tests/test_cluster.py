@@ -2,9 +2,7 @@
 
 import asyncio
 import json
-import logging
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -87,41 +85,6 @@ def test_the_address_of_a_scheduler(small: Path) -> None:
             # The plan was given back with the run.
             held = client.run(lambda dask_worker: [n for n in dask_worker.plugins if n.startswith("haloflow")])
             assert held.popitem()[1] == []
-
-
-def _changed() -> tuple[int, bool]:
-    """Say up to which level a worker keeps silent, and whether Ctrl-C does nothing to it."""
-    return logging.root.manager.disable, signal.getsignal(signal.SIGINT) == signal.SIG_IGN
-
-
-def test_a_client_serves_one_run_after_another_and_stays_open(small: Path) -> None:
-    plan = pipeline.plan(pipeline.load("config.yaml"))
-    with LocalCluster(n_workers=1, dashboard_address=None) as made, Client(made) as client:
-        for again in (False, True):
-            report = pipeline.run(plan, client, overwrite=again)
-            assert report.complete
-            assert report.cluster == made.scheduler_address
-        # Workers of somebody else still say what they have to say, and end on Ctrl-C.
-        (changed,) = client.run(_changed).values()
-        assert changed == (logging.NOTSET, False)
-        assert client.submit(sum, [1, 2]).result() == 3
-        with pytest.raises(ClusterError, match="workers: how many there are is up to who started the client's cluster"):
-            pipeline.run(plan, client, workers=2, overwrite=True)
-    with pytest.raises(ClusterError, match="expected a client that is connected; this one is closed"):
-        pipeline.run(plan, client, overwrite=True)
-    assert pipeline.verify(pipeline.load("config.yaml")).passed  # what was refused changed nothing
-
-
-def test_a_client_of_an_event_loop_is_refused(small: Path) -> None:
-    plan = pipeline.plan(pipeline.load("config.yaml"))
-
-    async def ask() -> None:
-        async with Client(processes=False, asynchronous=True, dashboard_address=None) as client:
-            with pytest.raises(ClusterError, match="expected a client that waits; this one is asynchronous"):
-                pipeline.run(plan, client)
-
-    asyncio.run(ask())
-    assert not Path("maps.zarr").exists()
 
 
 def test_a_worker_loads_neither_kernels_of_other_stacks_nor_what_only_a_client_asks(small: Path) -> None:

@@ -35,6 +35,8 @@ def manager(cluster: str | Client) -> Manager:
     """
     if isinstance(cluster, Client):
         return Open.of(cluster)
+    if not isinstance(cluster, str):
+        raise ClusterError(f"cluster: expected {EXPECTED}, or a distributed.Client; found a {type(cluster).__name__}")
     if cluster in ("local", "threads"):
         return MANAGERS[cluster].model_validate({"type": cluster})
     if cluster.endswith((".yaml", ".yml")):

@@ -7,17 +7,19 @@ the image nor with the number of images.
 
 import io
 import logging
+import os
 import pickle
 import signal
+import socket
 import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
 from typing import Any
 
-import zarr
 from distributed import Client, WorkerPlugin, get_worker
+from distributed.client import ClosedClientError
 
 from pipeline.agreement import own, unlike
 from pipeline.errors import RunError, explain
@@ -25,7 +27,8 @@ from pipeline.execute.drive import AGAIN, Drive
 from pipeline.execute.feed import Feed, Work
 from pipeline.execute.fetch import PATIENCE
 from pipeline.execute.memory import keep_freed_memory
-from pipeline.execute.serial import CODECS, attempt
+from pipeline.execute.process import DEAF, FEW_AT_ONCE, KEPT_MEMORY
+from pipeline.execute.serial import attempt
 from pipeline.execute.task import Outcome
 from pipeline.planning import ImagePlan, LevelPlan
 from pipeline.stack import BoundStack
@@ -39,6 +42,11 @@ _STACK = "stack"
 """What stands in a batch for the stack that all workers have."""
 
 
+def _terminal() -> tuple[str, int]:
+    """Return whose Ctrl-C reaches this process: that of its group, on its host."""
+    return socket.gethostname(), os.getpgrp()
+
+
 class _Hold(WorkerPlugin):  # type: ignore[misc]  # distributed carries no types
     """Keeps a stack on a worker as long as the run lasts, and what its tasks share: a cache and zarr's settings."""
 
@@ -47,25 +55,31 @@ class _Hold(WorkerPlugin):  # type: ignore[misc]  # distributed carries no types
         self.stack = stack
         self.segments = segments
         self.ours = ours
+        self.terminal = _terminal()
         self.versions = own()
 
     def setup(self, worker: Any) -> None:
-        if worker.nanny:  # a process of its own, not a thread of the user's
+        self.process = ExitStack()
+        if worker.nanny and self.ours:  # a process of its own, which ends with the run
             keep_freed_memory()
-            if self.ours:
-                logging.disable(logging.CRITICAL)  # what becomes of the cluster is told by the run's outcome
-                with suppress(ValueError):  # Ctrl-C reaches all processes of a terminal; this one ends with the run
-                    signal.signal(signal.SIGINT, signal.SIG_IGN)
+            logging.disable(logging.CRITICAL)  # what becomes of the cluster is told by the run's outcome
+            with suppress(ValueError):  # Ctrl-C reaches all processes of a terminal
+                signal.signal(signal.SIGINT, signal.SIG_IGN)
+        elif worker.nanny:  # a process of its own, which serves others afterwards
+            self.process.enter_context(KEPT_MEMORY.held())
+            if self.terminal == _terminal():  # the run answers Ctrl-C, and the worker is needed to end it in order
+                with suppress(ValueError):
+                    self.process.enter_context(DEAF.held())
         self.unlike = unlike(own(), self.versions)
         self.plans: OrderedDict[int, ImagePlan | LevelPlan] = OrderedDict()
         self.cache = ChunkCache(0)
-        self.segment = self.segments.begin()
-        self.settings = zarr.config.set(CODECS)
+        self.process.enter_context(FEW_AT_ONCE.held())
+        self.segment = self.process.enter_context(closing(self.segments.begin()))
 
     def teardown(self, worker: Any) -> None:
         del worker
-        self.segment.close()
-        self.settings.__exit__(None, None, None)  # a worker may serve others, or be a thread of the user's process
+        self.plans, self.cache = OrderedDict(), ChunkCache(0)  # not there any more when memory is given back
+        self.process.close()
 
     def plan(self, work: Work) -> ImagePlan | LevelPlan:
         """Return the plan of a work, the one that is here already if it is."""
@@ -149,12 +163,14 @@ def run(
     def submit(works: list[Work], key: str, **where: Any) -> Any:
         return client.submit(_work, plugin.name, _packed(works, stack), key=f"{plugin.name}-{key}", pure=False, **where)
 
+    drive = Drive(client, feed, submit, stop)
     try:
         client.register_plugin(plugin)
-        yield from Drive(client, feed, submit, stop).outcomes()
-    except OSError as error:  # distributed's own errors of a lost connection are of this kind
+        yield from drive.outcomes()
+    except (OSError, ClosedClientError) as error:  # distributed's other errors of a lost connection are OSErrors
         raise RunError(f"the connection to the scheduler was lost ({explain(error)}); {AGAIN}") from None
     finally:
+        drive.end()
         # Not there if the run ended before it was sent; gone with the scheduler; and a worker that hangs never answers.
         with suppress(OSError, ValueError, TimeoutError):
             if client.status == "running":

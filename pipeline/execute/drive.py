@@ -123,6 +123,11 @@ class Drive:
                 for worker in self.threads:
                     self._supply(worker)
 
+    def end(self) -> None:
+        """Let the scheduler forget what is on its way, if the run ends before it has landed."""
+        for future in (*self.flying, *self.landed, *self.signs):
+            future.release()
+
     def _fill(self) -> None:
         """Take up work, until the workers have enough of it for a while; they get it as it comes."""
         for _ in self.stock.fill(max(1, self._window)) if not self.stopped else ():

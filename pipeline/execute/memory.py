@@ -1,6 +1,7 @@
 """How a worker's process handles memory that is freed and asked for again."""
 
 import ctypes
+import os
 from contextlib import suppress
 
 _TRIM, _MAP = -1, -3
@@ -11,6 +12,10 @@ KEPT = 2**28
 
 MAPPED = 2**25
 """Bytes from which on an array has pages of its own, which are given back at once: the most that glibc takes."""
+
+
+USUAL = 2**17
+"""glibc's own value of both, where the environment says no other."""
 
 
 def keep_freed_memory() -> None:
@@ -24,3 +29,12 @@ def keep_freed_memory() -> None:
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(_TRIM, KEPT)
         mallopt(_MAP, MAPPED)
+
+
+def give_freed_memory_back() -> None:
+    """Give back what this process kept, and let it handle what it frees as it was started to: see Dask's workers."""
+    with suppress(OSError, AttributeError, ValueError):
+        library = ctypes.CDLL(None)
+        library.mallopt(_TRIM, int(os.environ.get("MALLOC_TRIM_THRESHOLD_", USUAL)))
+        library.mallopt(_MAP, int(os.environ.get("MALLOC_MMAP_THRESHOLD_", USUAL)))
+        library.malloc_trim(0)

@@ -5,12 +5,10 @@ from contextlib import closing
 from dataclasses import replace
 from itertools import takewhile
 
-import zarr
-
 from pipeline.errors import explain
 from pipeline.execute.feed import Feed
+from pipeline.execute.process import FEW_AT_ONCE
 from pipeline.execute.task import Failed, Outcome, run_task
-from pipeline.forecast import IN_FLIGHT
 from pipeline.planning import ImagePlan, LevelPlan
 from pipeline.storage.cache import ChunkCache
 from pipeline.storage.records import Segment, Segments
@@ -18,14 +16,11 @@ from pipeline.storage.records import Segment, Segments
 RETRIES = 2
 """Times a task that raises is run again, so that a passing fault of storage is no failure."""
 
-CODECS = {"async.concurrency": IN_FLIGHT}
-"""How zarr shares the processor while tasks run: see `IN_FLIGHT`."""
-
 
 def run(feed: Feed, segments: Segments, stop: Callable[[], bool] = lambda: False) -> Iterator[Outcome]:
     """Run all work of a feed until told to stop; a task that fails is reported and the rest goes on."""
     cache = ChunkCache(0)
-    with zarr.config.set(CODECS), closing(segments.begin()) as segment:
+    with FEW_AT_ONCE.held(), closing(segments.begin()) as segment:
         while not stop() and (work := feed.take()):
             for block in takewhile(lambda _: not stop(), work.blocks):
                 outcome = attempt(work.plan, work.number, block, cache, segment)
