@@ -13,6 +13,7 @@ import pytest
 import zarr
 
 import pipeline
+from pipeline import stack
 from pipeline.errors import OutputError
 from pipeline.execute import running, task
 from pipeline.status import check
@@ -147,6 +148,17 @@ def test_another_kernel_or_version_is_refused_and_another_machine_setting_is_not
     assert "kernel: None → numpy" in haloflow("run", "config.yaml", *CUT, "--resume", "--kernel", "numpy")[2]
     monkeypatch.setattr("pipeline.storage.identity._version", lambda _: "9.9")
     assert "versions.numba: " in haloflow("run", "config.yaml", *CUT, "--resume")[2]
+
+
+def test_another_kernel_that_nobody_asked_for_is_refused_too(
+    small: Path, haloflow: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert haloflow("run", "config.yaml", *CUT)[0] == 0
+    choose = stack.choose
+    monkeypatch.setattr(stack, "choose", lambda operation, forced: choose(operation, forced or "numpy"))
+    code, _, err = haloflow("run", "config.yaml", *CUT, "--resume")
+    assert (code, "kernel of 'match': numba → numpy\n" in err) == (2, True)
+    assert "begun by a run that differs; begin anew with --overwrite" in err
 
 
 def test_an_input_that_was_rewritten_is_refused_at_resume_and_is_no_success(

@@ -164,7 +164,7 @@ def _begun(plan: Plan) -> dict[str, Any]:
 def _found(plan: Plan, before: Mapping[str, Any]) -> Records:
     """Return what an earlier run has done; raises `OutputError` where this one would make something else."""
     again = "begin anew with --overwrite, or name another store"
-    changed = differences(before.get("identity", {}), plan.identity)
+    changed = differences(before.get("identity", {}), plan.identity) or _other_kernels(plan, before)
     if changed:
         listed = "".join(f"\n  {line}" for line in changed[:20])
         raise OutputError(f"output.store: {plan.store} was begun by a run that differs; {again}:{listed}")
@@ -181,6 +181,23 @@ def _found(plan: Plan, before: Mapping[str, Any]) -> Records:
         if now != event["digest"]:
             raise OutputError(f"{path}: has changed since the run in {plan.store} was begun; {again}")
     return found
+
+
+def _other_kernels(plan: Plan, before: Mapping[str, Any]) -> list[str]:
+    """Say which layers get another kernel than in an earlier run, by an image of each kind that its plan tells of.
+
+    Nobody need have asked for it: which kernel is the best, and which rounds alike everywhere, may be another one with
+    another Haloflow, and on another machine.
+    """
+    numbers, found = {name: number for number, name in enumerate(plan.inputs)}, dict[str, None]()
+    for told in before["plan"]["images"]:
+        made = plan.attempt(numbers[told["name"]]) if told["name"] in numbers else None
+        if made is None or isinstance(made, HaloflowError):
+            continue  # it fails alone when its turn has come
+        for layer, choice in zip(told["layers"], made.stack.choices, strict=True):
+            if layer["kernel"] != choice.backend:
+                found[f"kernel of '{layer['name']}': {layer['kernel']} → {choice.backend}"] = None
+    return list(found)
 
 
 def _through(course: Course, execute: Execute, told: RunFile) -> Report:
