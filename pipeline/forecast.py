@@ -174,6 +174,12 @@ class Costs:
         multiplies = sum(self._tiles(group, needed) * group.work.multiplies for group in groups)
         return TaskCost(groups, seconds, self._held(groups, needed), multiplies)
 
+    @property
+    def _weights(self) -> int:
+        """The bytes of what layers bring along, and of what their kernels make of it: all of it stays."""
+        parts = zip(self.stack.operations, self.stack.choices, strict=True)
+        return sum(sum(a.nbytes for a in o.arrays.values()) + BACKENDS[c.backend].keeps(o) for o, c in parts)
+
     def _tiles(self, group: Group, needed: Sequence[Region]) -> float:
         """Return how many tiles a group takes, parts of tiles counted as such."""
         place = self.outputs(group.first, group.end)[-1]
@@ -182,10 +188,11 @@ class Costs:
         return prod(max(1.0, len(i) * s / t) for i, s, t in zip(needed[place + 1], strides, steps, strict=True))
 
     def _held(self, groups: Sequence[Group], needed: Sequence[Region]) -> int:
-        """Return the most bytes that a task holds beside its input and output: maps between groups, and a tile's."""
+        """Return the most bytes held beside a task's input and output: maps between groups, a tile's, and weights."""
         sizes = [4 * len(o.maps) * pixels(r) for o, r in zip(self.stack.operations, needed[1:], strict=True)]
         between = [0, *(sizes[group.end - 1] for group in groups[:-1]), 0]
-        return max(a + b + g.work.scratch for a, b, g in zip(between, between[1:], groups, strict=False))
+        tiled = max(a + b + g.work.scratch for a, b, g in zip(between, between[1:], groups, strict=False))
+        return self._weights + tiled
 
 
 @dataclass(frozen=True)

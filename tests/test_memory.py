@@ -4,6 +4,7 @@ import importlib.util
 import json
 import subprocess
 import sys
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import yaml
 import zarr
 
 import pipeline
+from pipeline.kernels import BACKENDS
 from tests.conftest import ROOT
 
 spec = importlib.util.spec_from_file_location("memory", ROOT / "scripts/memory.py")
@@ -142,3 +144,25 @@ def test_the_plan_refuses_what_does_not_fit(small: Path, haloflow: Any) -> None:
     code, out, _ = haloflow("plan", "config.yaml", "--memory", "8GB", "--json")
     assert code == 0
     assert json.loads(out)["peak_memory"] > 800e6
+
+
+def test_the_weights_of_all_layers_stay_and_are_forecast(tmp_path: Path) -> None:
+    zarr.create_array(tmp_path / "i.zarr", data=np.zeros((200, 200), np.uint8), chunks=(64, 64))
+    named = {f"f{n}": {"rows": RNG.normal(size=(3, 3)).tolist()} for n in range(128)}
+
+    told = {
+        "input": {"images": str(tmp_path / "i.zarr")},
+        "features": named,
+        "layers": [convolution(128)] * 5,
+        "output": {"store": str(tmp_path / "o.zarr"), "chunks": 64},
+    }
+    image = pipeline.plan(pipeline.load(told)).images[0]
+    operation, choice = image.stack.operations[1], image.stack.choices[1]
+    assert choice.backend == "winograd"
+    tracemalloc.start()
+    kernel = BACKENDS[choice.backend].build((operation,))
+    each = tracemalloc.get_traced_memory()[0] + operation.arrays["weights"].nbytes
+    tracemalloc.stop()
+    assert callable(kernel)
+    (group,) = image.task.groups
+    assert 4 * each <= image.task.held - group.work.scratch <= 6 * each

@@ -27,6 +27,10 @@ def _anywhere(operation: Operation) -> tuple[int, int]:
     return 1, 1
 
 
+def _in_float32(operation: Operation) -> int:
+    return sum(array.nbytes for array in operation.arrays.values()) // 2
+
+
 def _as_it_is(operation: Operation) -> Operation:
     return operation
 
@@ -47,6 +51,8 @@ class Backend:
         Seconds for one output pixel of all maps on a current core: the plan takes the backend of the least.
     scratch
         The bytes a kernel holds beside its input and output blocks, from (operation, input pixels, output pixels).
+    keeps
+        The bytes that a kernel makes of the operation's arrays, and holds as long as its process lives.
     fuse
         How many operations from the first on, all of this backend, one kernel makes in one pass. It must give the same
         bits as one after another.
@@ -67,6 +73,7 @@ class Backend:
     build: Callable[[tuple[Operation, ...]], Kernel]
     cost: Callable[[Operation], float]
     scratch: Callable[[Operation, int, int], int]
+    keeps: Callable[[Operation], int] = _in_float32
     fuse: Callable[[Sequence[Operation]], int] = _one
     cell: Callable[[Operation], tuple[int, int]] = _anywhere
     doubted: Callable[[Operation], Operation] = _as_it_is

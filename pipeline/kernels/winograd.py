@@ -64,9 +64,9 @@ def _fuse(operations: Sequence[Operation]) -> int:
     return count
 
 
-def _spread(weights: NDArray[np.float64]) -> Array:
+def _spread(weights: Array) -> Array:
     """Return G g Gᵀ of weights (feature, channel, 3, 3), flat, in the order in which the loop takes them."""
-    rows = np.ascontiguousarray(weights.transpose(2, 3, 1, 0))
+    rows = np.ascontiguousarray(weights.transpose(2, 3, 1, 0), np.float64)
     parts = []
     for row in _factors(rows):
         for place in _factors(row):
@@ -112,13 +112,13 @@ def _build(operations: tuple[Operation, ...]) -> Kernel:
     operation = operations[0]
     count, depth = operation.arrays["weights"].shape[:2]
     filled = _filled(count)
-    weights = np.zeros((filled, depth, _SIZE, _SIZE))
-    weights[:count] = operation.arrays["weights"].astype(np.float32)
+    weights = np.zeros((filled, depth, _SIZE, _SIZE), np.float32)
+    weights[:count] = operation.arrays["weights"]
     bias = np.zeros(filled, np.float32)
     bias[:count] = operation.arrays["bias"]
     bias += np.float32(0)  # −0 is 0
     spread = _spread(weights)
-    direct = np.ascontiguousarray(weights[:count].reshape(count, -1).T.astype(np.float32))
+    direct = np.ascontiguousarray(weights[:count].reshape(count, -1).T)
     floor = 0 if any(o.kind == "relu" for o in operations) else -np.inf
     numbers = np.float32(operation.options["divisor"]), np.float32(floor)
     pooled = operations[-1].kind == "pool"
@@ -140,9 +140,13 @@ def _filled(features: int) -> int:
 def _scratch(operation: Operation, read: int, made: int) -> int:
     del made
     count, depth = (int(n) for n in operation.arrays["weights"].shape[:2])
-    strip, features = _STRIP + 2 * LANES, _filled(count)
-    # A block that does not lie together, the windows and sums of a strip, and the weights themselves.
-    return 4 * (read * depth + cells.PLACES * (strip * (depth + features) + depth * features) + 9 * depth * count)
+    # A block that does not lie together, and the windows and sums of a strip.
+    return 4 * (read * depth + cells.PLACES * (_STRIP + 2 * LANES) * (depth + _filled(count)))
+
+
+def _keeps(operation: Operation) -> int:
+    count, depth = (int(n) for n in operation.arrays["weights"].shape[:2])
+    return 4 * depth * (cells.PLACES * _filled(count) + _SIZE**2 * count)
 
 
 def _cost(operation: Operation) -> float:
@@ -161,6 +165,7 @@ BACKEND = Backend(
     fuse=_fuse,
     cost=_cost,
     scratch=_scratch,
+    keeps=_keeps,
     cell=lambda operation: (_CELL, _CELL) if operation.kind == "convolution" else (1, 1),
     doubted=_doubted,
     writes=True,
