@@ -77,6 +77,14 @@ def test_a_client_of_an_event_loop_is_refused(small: Path) -> None:
     assert not Path("maps.zarr").exists()
 
 
+def test_an_adaptive_cluster_without_workers_starts_one(small: Path) -> None:
+    plan = pipeline.plan(pipeline.load("config.yaml"))
+    with LocalCluster(n_workers=0, processes=False, dashboard_address=":0") as made, Client(made) as client:
+        made.adapt(minimum=0, maximum=1, interval="200ms")
+        assert pipeline.run(plan, client).complete
+        assert not client.futures
+
+
 def test_what_is_no_cluster_is_refused(small: Path) -> None:
     plan = pipeline.plan(pipeline.load("config.yaml"))
     with (

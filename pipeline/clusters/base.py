@@ -122,6 +122,15 @@ class Remote(Manager):
 
     def ready(self, client: Client, name: str, troubles: Sequence[str] = ()) -> None:
         """Wait for a worker, and see that all agree; raises `ClusterError`, also where there are ``troubles``."""
+        if not client.nthreads():
+            work = client.submit(int, pure=False)  # an adaptive cluster may have no workers until there is some
+            try:
+                self._wait(client, name, troubles)
+            finally:
+                work.release()
+        agree(client, name)
+
+    def _wait(self, client: Client, name: str, troubles: Sequence[str]) -> None:
         until = time.monotonic() + self.wait
         while not client.nthreads():
             if troubles:
@@ -130,7 +139,6 @@ class Remote(Manager):
                 raise ClusterError(f"--cluster {name}: the scheduler has no workers, after {self.wait} s")
             with suppress(TimeoutError):
                 client.wait_for_workers(1, timeout=LOOK)
-        agree(client, name)
 
 
 class Managed(Remote):
