@@ -96,34 +96,41 @@ def _finish_vector(sums, start, plane, odd, numbers, bias, greatest, shape, out,
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _sum_directly(block, y, x, direct, numbers, bias, greatest, shape, out, total):
-    """Make the outputs of the cell (y, x) as a direct convolution does: a tap at a time, channel by channel."""
+def _sum_directly(block, y, x, direct, numbers, bias, greatest, out, total):
+    """Make the outputs of the cell (y, x) as a direct convolution does: a tap at a time, channel by channel.
+
+    ``total`` is (output, feature): four sums side by side, as each waits for its own last step. Where the end cuts the
+    cell, the second row or column is the first once more.
+    """
     depth, height, width = block.shape
     made, beside, below = out
     divisor, floor = numbers
-    for i in range(2 * y, min(2 * y + 2, height - 2)):
-        for j in range(2 * x, min(2 * x + 2, width - 2)):
-            total[:] = 0
-            hollow = False
-            for c in range(depth):
-                for tap in range(9):
-                    hollow |= np.isnan(block[c, i + tap // 3, j + tap % 3])
-                if hollow:
-                    break
-            if hollow:  # NaN comes of it whatever the weights are
-                total[:] = np.nan
-            else:
-                for c in range(depth):
-                    for tap in range(9):
-                        pixel = block[c, i + tap // 3, j + tap % 3]
-                        weights = direct[c * 9 + tap]
-                        for k in range(len(total)):
-                            total[k] = fma(weights[k], pixel, total[k])
-            to = y * below + x if greatest else i * below + j
-            is_first = not greatest or (i == 2 * y and j == 2 * x)
-            for k in range(shape[0]):
-                pixel = maximum(total[k] / divisor + bias[k], floor)
-                made[to + k * beside] = pixel if is_first else maximum(made[to + k * beside], pixel)
+    top, left = 2 * y, 2 * x
+    low, right = min(top + 1, height - 3), min(left + 1, width - 3)
+    hollow = False
+    for c in range(depth):
+        for place in range(4):  # all outputs see these
+            hollow |= np.isnan(block[c, top + 1 + place // 2, left + 1 + place % 2])
+        if hollow:
+            break
+    total[:] = np.nan if hollow else 0
+    if not hollow:
+        for c in range(depth):
+            for tap in range(9):
+                i, j = tap // 3, tap % 3
+                first, second = block[c, top + i, left + j], block[c, top + i, right + j]
+                third, fourth = block[c, low + i, left + j], block[c, low + i, right + j]
+                for k in range(total.shape[1]):
+                    weight = direct[c * 9 + tap, k]
+                    total[0, k] = fma(weight, first, total[0, k])
+                    total[1, k] = fma(weight, second, total[1, k])
+                    total[2, k] = fma(weight, third, total[2, k])
+                    total[3, k] = fma(weight, fourth, total[3, k])
+    for n in range(4):
+        to = y * below + x if greatest else (low if n // 2 else top) * below + (right if n % 2 else left)
+        for k in range(total.shape[1]):
+            pixel = maximum(total[n, k] / divisor + bias[k], floor)
+            made[to + k * beside] = maximum(made[to + k * beside], pixel) if greatest and n else pixel
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -174,10 +181,10 @@ def run_cells(block, weights, direct, numbers, bias, greatest, strip, shape, out
     beside = strip * features + LANES
     windows = _aligned(PLACES * plane)
     sums = _aligned(PLACES * beside)
-    edge = np.empty((1, 4, SEEN), np.float32)
-    corner = np.empty(shape[0] * 4 * LANES, np.float32)
+    edge = np.empty((1, 4, SEEN), np.float32)  # the pixels under a vector of cells that the block has not all of
+    corner = np.empty(shape[0] * 4 * LANES, np.float32)  # what a vector of cells that is not all in one row makes
     odd = np.empty(LANES, np.float32)
-    total = np.empty(shape[0], np.float32)
+    total = np.empty((4, shape[0]), np.float32)
     for first in range(0, cells, strip):
         count = min(strip, cells - first)
         _spread_all(block, first, count, across, windows, pitch, plane, edge)
@@ -198,4 +205,4 @@ def run_cells(block, weights, direct, numbers, bias, greatest, strip, shape, out
                 if np.isnan(odd[cell]):
                     y = (first + n + cell) // across
                     x = first + n + cell - y * across
-                    _sum_directly(block, y, x, direct, numbers, bias, greatest, shape, out, total)
+                    _sum_directly(block, y, x, direct, numbers, bias, greatest, out, total)
