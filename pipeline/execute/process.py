@@ -6,8 +6,8 @@ puts back would be what another one found.
 
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
-from threading import Lock
+from contextlib import AbstractContextManager, contextmanager
+from threading import Lock, Timer
 from typing import Any
 
 import zarr
@@ -17,28 +17,52 @@ from pipeline.forecast import IN_FLIGHT
 
 
 class Setting:
-    """A change of the process that the first of several users makes, and that the last one takes back."""
+    """A change of the process that the first of several users makes, and that is taken back when the last has left.
 
-    def __init__(self, change: Callable[[], AbstractContextManager[Any]]) -> None:
+    Parameters
+    ----------
+    change
+        Makes it, and takes it back.
+    lasts
+        Seconds for which it stays when nobody needs it, for who comes next.
+    """
+
+    def __init__(self, change: Callable[[], AbstractContextManager[Any]], lasts: float = 0.0) -> None:
         self._change = change
+        self._lasts = lasts
         self._lock = Lock()
         self._users = 0
-        self._made = ExitStack()
+        self._uses = 0
+        self._made: AbstractContextManager[Any] | None = None
 
     @contextmanager
     def held(self) -> Iterator[None]:
         """See that the change is made, until all who hold it have left."""
         with self._lock:
-            if not self._users:
-                self._made.enter_context(self._change())
+            if self._made is None:
+                made = self._change()
+                made.__enter__()
+                self._made = made
             self._users += 1
+            self._uses += 1
         try:
             yield
         finally:
             with self._lock:
                 self._users -= 1
-                if not self._users:
-                    self._made.close()
+            if self._lasts:
+                later = Timer(self._lasts, self._end, [self._uses])
+                later.daemon = True
+                later.start()
+            else:
+                self._end(self._uses)
+
+    def _end(self, uses: int) -> None:
+        """Take the change back, if nobody has needed it since so many uses."""
+        with self._lock:
+            if self._made and not self._users and uses == self._uses:
+                made, self._made = self._made, None
+                made.__exit__(None, None, None)
 
 
 @contextmanager
@@ -62,8 +86,9 @@ def _deaf() -> Iterator[None]:
 FEW_AT_ONCE = Setting(lambda: zarr.config.set({"async.concurrency": IN_FLIGHT}))
 """How zarr shares the processor while tasks run: see `IN_FLIGHT`."""
 
-KEPT_MEMORY = Setting(_kept)
-"""What is freed stays with the process, to be used again."""
+KEPT_MEMORY = Setting(_kept, lasts=1.0)
+"""What is freed stays with the process, to be used again: by one run, and by the next, which would begin with some 20
+ms of page faults."""
 
 DEAF = Setting(_deaf)
 """SIGINT does nothing; `ValueError` where it is not the main thread that asks for it."""
