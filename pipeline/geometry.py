@@ -79,7 +79,7 @@ def hull(a: Region, b: Region) -> Region:
 
 def intersect(a: Region, b: Region) -> Region:
     """Return the pixels in both regions, possibly none."""
-    return tuple(i.intersect(j) for i, j in zip(a, b, strict=True))
+    return tuple(map(Interval.intersect, a, b))
 
 
 def cells(region: Region, cell: Iterable[int], extents: Iterable[int]) -> Region:
@@ -96,7 +96,7 @@ def cells(region: Region, cell: Iterable[int], extents: Iterable[int]) -> Region
 
 def is_empty(region: Region) -> bool:
     """Say whether a region holds no pixel."""
-    return any(not len(interval) for interval in region)
+    return not all(map(len, region))
 
 
 def pixels(region: Region) -> int:

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.geometry import Region, intersect, is_empty
+from pipeline.geometry import Interval, Region, intersect, is_empty
 
 Maps = NDArray[np.float32]
 
@@ -90,5 +90,5 @@ def _only(pixels: NDArray[Any], number: float) -> bool:
 
 def within(array: NDArray[Any], part: Region, region: Region) -> NDArray[Any]:
     """Return the view of an array (c, y, x) over a region (y, x) that a part of it is."""
-    rows, columns = (i.within(f) for i, f in zip(part, region, strict=True))
+    rows, columns = map(Interval.within, part, region)
     return array[:, rows, columns]

@@ -25,7 +25,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from pipeline.compiled.lanes import F32, I32, I64, LANES, VECTOR, all_of, at, extreme, picked, row_of
+from pipeline.compiled.lanes import F32, I64, LANES, alike, all_of, at, extreme, multiply_add, picked, row_of
 
 PLACES = 16
 """Of a window: 4 × 4."""
@@ -49,17 +49,6 @@ def _forth(builder: Any, d: Sequence[Any]) -> list[Any]:
 def _back(builder: Any, m: Sequence[Any]) -> list[Any]:
     """Return Aᵀm."""
     return [builder.fadd(builder.fadd(m[0], m[1]), m[2]), builder.fsub(builder.fsub(m[1], m[2]), m[3])]
-
-
-def _all(builder: Any, number: Any) -> Any:
-    """Return a vector of one number that is not known before the loop runs."""
-    lone = builder.insert_element(ir.Constant(VECTOR, ir.Undefined), number, I32(0))
-    return picked(builder, lone, lone, [0] * LANES)
-
-
-def _multiply_add(builder: Any, a: Any, b: Any, c: Any) -> Any:
-    kind = ir.FunctionType(VECTOR, [VECTOR] * 3)
-    return builder.call(cgutils.get_or_insert_function(builder.module, kind, f"llvm.fma.v{LANES}f32"), [a, b, c])
 
 
 def _load(builder: Any, pointer: Any, pixels: Any) -> Any:
@@ -128,9 +117,9 @@ def multiply(
             cells = [_load(builder, start, I64(n * LANES)) for n in range(VECTORS)]
             row = builder.gep(weights, [builder.mul(loop.index, I64(ROWS))])
             for r in range(ROWS):
-                weight = _all(builder, builder.load(builder.gep(row, [I64(r)])))
+                weight = alike(builder, builder.load(builder.gep(row, [I64(r)])))
                 for cell, place in zip(cells, kept[r * VECTORS : (r + 1) * VECTORS], strict=True):
-                    builder.store(_multiply_add(builder, weight, cell, builder.load(place)), place)
+                    builder.store(multiply_add(builder, weight, cell, builder.load(place)), place)
         for n, place in enumerate(kept):
             builder.store(builder.load(place), at(builder, sums, I64(n * LANES)), align=4)
         return context.get_dummy_value()
@@ -161,7 +150,7 @@ def _finish(*, greatest: bool) -> Any:
             columns = [_back(builder, sums[j::4]) for j in range(4)]
             made = [pixels for row in zip(*columns, strict=True) for pixels in _back(builder, row)]
             total = builder.fadd(builder.fadd(made[0], made[1]), builder.fadd(made[2], made[3]))
-            marked = _multiply_add(builder, total, all_of(0.0), _load(builder, odd, I64(0)))
+            marked = multiply_add(builder, total, all_of(0.0), _load(builder, odd, I64(0)))
             builder.store(marked, at(builder, odd, I64(0)), align=4)
             if greatest:  # what comes after this never decreases, so that this may come first
                 made = [extreme(builder, ">", *pair) for pair in (made[:2], made[2:])]
@@ -171,10 +160,10 @@ def _finish(*, greatest: bool) -> Any:
                 builder.store(pixels, place)
             with builder.if_then(builder.fcmp_unordered("!=", divisor, ir.Constant(F32, 1))):
                 for place in kept:
-                    builder.store(builder.fdiv(builder.load(place), _all(builder, divisor)), place)
+                    builder.store(builder.fdiv(builder.load(place), alike(builder, divisor)), place)
             for n, place in enumerate(kept):
-                added = builder.fadd(builder.load(place), _all(builder, bias))
-                made[n] = extreme(builder, ">", added, _all(builder, floor))
+                added = builder.fadd(builder.load(place), alike(builder, bias))
+                made[n] = extreme(builder, ">", added, alike(builder, floor))
             if not greatest:  # side by side
                 halves = [[(n + first) // 2 + n % 2 * LANES for n in range(LANES)] for first in (0, LANES)]
                 made = [picked(builder, a, b, half) for a, b in (made[:2], made[2:]) for half in halves]

@@ -46,6 +46,18 @@ def all_of(number: float) -> Any:
     return ir.Constant(VECTOR, [number] * LANES)
 
 
+def alike(builder: Any, number: Any) -> Any:
+    """Return a vector of one number that is not known before the loop runs."""
+    lone = builder.insert_element(ir.Constant(VECTOR, ir.Undefined), number, I32(0))
+    return picked(builder, lone, lone, [0] * LANES)
+
+
+def multiply_add(builder: Any, a: Any, b: Any, c: Any) -> Any:
+    """Return a · b + c of three vectors, each pixel rounded once."""
+    kind = ir.FunctionType(VECTOR, [VECTOR] * 3)
+    return builder.call(cgutils.get_or_insert_function(builder.module, kind, f"llvm.fma.v{LANES}f32"), [a, b, c])
+
+
 def picked(builder: Any, first: Any, second: Any, places: list[int]) -> Any:
     """Return a vector of pixels of two vectors, by their places in the first and on in the second."""
     return builder.shuffle_vector(first, second, ir.Constant(ir.VectorType(I32, LANES), places))

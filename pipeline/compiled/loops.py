@@ -13,7 +13,7 @@ from numba.extending import intrinsic
 
 from pipeline.compiled.lanes import I64, LANES, VECTOR, at, fma, line, row_of
 
-MADE_WITH = {"lanes": "53d752b57c38"}
+MADE_WITH = {"lanes": "5e7e52201642"}
 
 
 @njit(cache=True, nogil=True)

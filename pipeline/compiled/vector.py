@@ -7,15 +7,14 @@ on every processor, so a pixel's bits depend neither on the vector unit nor on w
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from pipeline.compiled.lanes import I32, I64, LANES, VECTOR, all_of, at, extreme, fma, picked
+from pipeline.compiled.lanes import I64, LANES, alike, all_of, at, extreme, fma, multiply_add
 from pipeline.compiled.pooling import MAX, maximum, minimum, pool, squares
 
-MADE_WITH = {"lanes": "53d752b57c38", "pooling": "e8eab81cc43b"}
+MADE_WITH = {"lanes": "5e7e52201642", "pooling": "c5090e4c3cee"}
 
 DIVIDE, ADD, FLOOR, SCALE, CEILING, LEAK, ABS = range(7)
 """Point steps: x / p, x + p, max(x, p), x · p, min(x, p), x · p where x is not positive, and x without its sign; p is a
@@ -34,9 +33,6 @@ def _sums(builder: Any, source: Any, starts: Any, tables: Any, features: int, ve
     They are ``weights[t · features + f] · source[start + offsets[t] + x]``, added up over the taps t in registers.
     """
     offsets, weights, taps = tables
-    multiply_add = cgutils.get_or_insert_function(
-        builder.module, ir.FunctionType(VECTOR, [VECTOR] * 3), f"llvm.fma.v{LANES}f32"
-    )
     kept = [
         [[cgutils.alloca_once_value(builder, all_of(0.0)) for _ in range(vectors)] for _ in range(features)]
         for _ in starts
@@ -48,15 +44,14 @@ def _sums(builder: Any, source: Any, starts: Any, tables: Any, features: int, ve
         spread = []
         for f in range(features):
             weight = builder.load(builder.gep(weights, [builder.add(first, I64(f))]))
-            lone = builder.insert_element(ir.Constant(VECTOR, ir.Undefined), weight, I32(0))
-            spread.append(picked(builder, lone, lone, [0] * LANES))
+            spread.append(alike(builder, weight))
         tap = builder.load(builder.gep(offsets, [loop.index]))
         for start, run in zip(starts, kept, strict=True):
             row = builder.gep(source, [builder.add(start, tap)])
             for v in range(vectors):
                 pixels = builder.load(at(builder, row, I64(v * LANES)), align=4)
                 for f in range(features):
-                    total = builder.call(multiply_add, [spread[f], pixels, builder.load(run[f][v])])
+                    total = multiply_add(builder, spread[f], pixels, builder.load(run[f][v]))
                     builder.store(total, run[f][v])
     return [[[builder.load(place) for place in row] for row in run] for run in kept]
 

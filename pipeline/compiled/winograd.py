@@ -7,7 +7,7 @@ from pipeline.compiled.cells import PLACES, ROWS, RUN, SEEN, finish_all, finish_
 from pipeline.compiled.lanes import LANES, fma, line
 from pipeline.compiled.pooling import maximum
 
-MADE_WITH = {"cells": "63bc03b747e0", "lanes": "53d752b57c38", "pooling": "e8eab81cc43b"}
+MADE_WITH = {"cells": "944a53267208", "lanes": "5e7e52201642", "pooling": "c5090e4c3cee"}
 
 PART = 256
 """Channels at a time: a feature's weights, or a run of cells, of so many stay in the nearest cache."""
