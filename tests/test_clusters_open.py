@@ -218,7 +218,11 @@ def test_a_run_that_breaks_off_leaves_nothing_with_the_client(planes: Path) -> N
 
 def test_a_client_that_is_closed_meanwhile_ends_its_run(planes: Path) -> None:
     plan = pipeline.plan(pipeline.load(MANY))
-    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0") as made, Client(made) as client:
+    with (
+        LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0") as made,
+        # As a default one, closed so, it would leave Dask's settings as if it were still there.
+        Client(made, set_as_default=False) as client,
+    ):
 
         def close(event: Event) -> None:
             if isinstance(event, Progress) and event.done == 4:
