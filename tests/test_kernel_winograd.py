@@ -135,6 +135,17 @@ def test_nan_and_infinity_are_where_a_direct_convolution_has_them(seed):
     np.testing.assert_allclose(ours[~odd], direct[~odd], rtol=0, atol=1e-6 * np.abs(direct[~odd]).max())
 
 
+@pytest.mark.parametrize("width", [15, 31, 33, 47, 63])
+def test_what_lies_beyond_a_row_decides_nothing_of_a_cell_that_the_end_cuts(width):
+    """In memory the next row begins there; it is another pixel in a block that begins further on."""
+    operation = convolution(3, 9, match="sum")
+    block = block_for(3, 20, width)
+    block[:, :, 0] = np.nan
+    complete, part = run(block, operation), run(block[:, :, 2:], operation)
+    assert_same_bits(part, complete[:, :, 2:])
+    assert np.isfinite(part).all()
+
+
 CHAINS = {
     "relu": (other("relu", 9),),
     "pool": (other("pool", 9),),
