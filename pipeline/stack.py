@@ -63,7 +63,7 @@ class BoundStack:
         """How many layers from the first on are local; the next, if there is one, joins whole maps."""
         return next((n for n, operation in enumerate(self.operations) if operation.joins_all), len(self.operations))
 
-    @cached_property
+    @property
     def doubted(self) -> tuple[Operation, ...]:
         """The operations, each with the doubt of what its kernel makes."""
         return tuple(

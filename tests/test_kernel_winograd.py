@@ -1,5 +1,7 @@
 """Winograd's kernel: right against float64, and a pixel's bits follow from its cell's window alone."""
 
+import pickle
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -254,3 +256,9 @@ def test_any_region_of_a_stack_has_the_bits_of_the_whole(layers, data):
     if np.isfinite(image).all():
         plain = run_whole(BoundStack(operations, tuple(choose(o, "numpy") for o in operations)), image, last)
         np.testing.assert_allclose(complete, plain, rtol=0, atol=1e-5 * np.abs(plain).max())
+
+
+def test_a_stack_whose_doubt_was_asked_for_still_travels_to_workers():
+    bound = stack_of([16, "relu"], 2).bind(("a", "b"), "winograd")
+    assert [o.doubt for o in bound.doubted] != [o.doubt for o in bound.operations]
+    assert pickle.loads(pickle.dumps(bound)) == bound  # noqa: S301 - our own

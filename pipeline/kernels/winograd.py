@@ -11,6 +11,7 @@ that of a direct convolution.
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,6 +87,7 @@ def _factors(taps: NDArray[np.float64]) -> list[NDArray[np.float64]]:
     return [first, (both + middle) / 2, (both - middle) / 2, last]
 
 
+@lru_cache(maxsize=256)
 def _doubted(operation: Operation) -> Operation:
     """Count the rounding of each pixel under a feature with all that it passes through on its way to an output.
 
