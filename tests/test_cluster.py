@@ -119,6 +119,9 @@ def _address(told: Path) -> str:
 
 def test_the_death_of_the_scheduler_ends_the_run(small: Path) -> None:
     """Real processes: a scheduler of its own, killed while tasks run."""
+    # A task a plane: enough of them that the run is not over before anybody sees that it has begun.
+    planes = np.random.default_rng(1).integers(0, 256, (600, 32, 32)).astype(np.uint8)
+    zarr.create_array("planes.zarr", data=planes, chunks=(1, 32, 32), dimension_names=("z", "y", "x"))
     dask = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0"]
     words = [*dask, "--dashboard-address", "127.0.0.1:0", "--scheduler-file", "scheduler.json"]
     scheduler = subprocess.Popen(words, stderr=subprocess.DEVNULL)
@@ -128,8 +131,8 @@ def test_the_death_of_the_scheduler_ends_the_run(small: Path) -> None:
     try:
         address = _address(Path("scheduler.json"))
         run = [sys.executable, "-m", "pipeline.cli", "run", "config.yaml", "--cluster", address]
-        client = subprocess.Popen([*run, "--set", "output.chunks=1"], stderr=subprocess.PIPE, text=True)
-        while not list(Path().glob("maps.zarr/image/pool/0/c/*/*/*")):
+        client = subprocess.Popen([*run, "--set", "input.images=planes.zarr"], stderr=subprocess.PIPE, text=True)
+        while not list(Path().glob("maps.zarr/planes/pool/0/c/*/*/*/*")):
             assert client.poll() is None
             time.sleep(0.05)
         scheduler.kill()
