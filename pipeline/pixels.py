@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from pipeline.compiled.loops import halve, look_up, quantise, stretch
+from pipeline.compiled.loops import look_up, stretch, survey
+from pipeline.compiled.narrowing import halve, quantise
 from pipeline.errors import InputError
 
 _TABLE_BITS = 16
@@ -151,16 +152,23 @@ class Encoding:
         self.write(maps, stored)
         return stored
 
-    def write(self, maps: NDArray[np.float32], stored: NDArray[Any]) -> None:
-        """Write the stored numbers of maps to an array of the same shape and of this type."""
+    def write(self, maps: NDArray[np.float32], stored: NDArray[Any]) -> tuple[float, float]:
+        """Write the stored numbers of maps to an array of the same shape and of this type, and return the maps' range.
+
+        The least and the greatest number, (inf, −inf) where there is none. All NaN that are stored have the same bits.
+        """
         if self.dtype == "float16":
-            halve(_rows(maps), _planes(stored.view(np.uint16)))
+            low, high = halve(_rows(maps), _planes(stored.view(np.uint16)))
         elif self.is_scaled:
             first, last, missing = map(float, self._ends)
             at = self.attributes
-            quantise(_rows(maps), at["add_offset"], at["scale_factor"], first, last, missing, _planes(stored))
+            low, high = quantise(
+                _rows(maps), at["add_offset"], at["scale_factor"], first, last, missing, _planes(stored)
+            )
         else:
             stored[...] = maps
+            low, high = survey(_planes(stored))
+        return float(low), float(high)
 
     def decode(self, stored: NDArray[np.generic]) -> NDArray[np.float64]:
         """Return map values in float64."""

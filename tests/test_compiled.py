@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.compiled import pooling
-from pipeline.compiled.loops import halve, look_up, quantise, survey
+from pipeline.compiled.loops import look_up, survey
+from pipeline.compiled.narrowing import halve, quantise
 from pipeline.compiled.taps import separate
 
 RNG = np.random.default_rng(11)
@@ -18,6 +19,11 @@ def maps_of(shape, part=0.3):
     where = RNG.random(shape) < part
     maps[where] = RNG.choice(STRANGE, int(where.sum()))
     return maps
+
+
+def range_of(maps):
+    numbers = maps[~np.isnan(maps)]
+    return (numbers.min(), numbers.max()) if len(numbers) else (np.inf, -np.inf)
 
 
 @pytest.mark.parametrize("dtype", ["u1", "u2"])
@@ -33,9 +39,10 @@ def test_look_up_of_a_strided_view(dtype):
 def test_half_rounds_as_numpy_does(width):
     maps = maps_of((2, 5, width))
     made = np.empty(maps.shape, np.float16)
-    halve(maps, made.view(np.uint16))
+    assert halve(maps, made.view(np.uint16)) == range_of(maps)
     with np.errstate(over="ignore"):
         expected = maps.astype(np.float16)
+    assert set(made[np.isnan(expected)].view("u2").tolist()) <= {0x7E00}
     np.testing.assert_array_equal(np.isnan(made), np.isnan(expected))
     np.testing.assert_array_equal(np.nan_to_num(made).view("u2"), np.nan_to_num(expected).view("u2"))
 
@@ -51,7 +58,7 @@ def test_quantise_counts_in_float64_cuts_and_marks_nan(width, scale, offset, dty
     halves = (RNG.integers(first, last, (2, 5, width)) + 0.5) * scale + offset
     for values in (maps_of((2, 5, width)), halves.astype(np.float32)):
         made = np.empty(values.shape, dtype)
-        quantise(values, offset, scale, first, last, missing, made)
+        assert quantise(values, offset, scale, first, last, missing, made) == range_of(values)
         with np.errstate(over="ignore"):
             counted = np.rint((values.astype(np.float64) - offset) / scale)
         expected = np.where(np.isnan(values), missing, np.clip(counted, first, last)).astype(dtype)
@@ -62,9 +69,7 @@ def test_quantise_counts_in_float64_cuts_and_marks_nan(width, scale, offset, dty
 def test_survey_gives_the_range_of_numbers_and_every_nan_the_same_bits(width, part):
     maps = maps_of((2, 3, 2 * width), part)[:, :, ::2]  # a view
     before = maps.copy()
-    low, high = survey(maps)
-    numbers = before[~np.isnan(before)]
-    assert (low, high) == ((numbers.min(), numbers.max()) if len(numbers) else (np.inf, -np.inf))
+    assert survey(maps) == range_of(before)
     bits = maps.copy().view(np.uint32)
     assert set(bits[np.isnan(before)].tolist()) <= {int(np.float32(np.nan).view(np.uint32))}
     kept = ~np.isnan(before)

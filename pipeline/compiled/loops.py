@@ -1,17 +1,16 @@
-"""Loops over pixels that NumPy takes several passes for: conversion of numbers, and the range of maps.
+"""Loops over pixels that NumPy takes several passes for: from stored numbers to map values, and the range of maps.
 
-But for `survey`, the pixels of a row lie side by side.
+But for `look` and `survey`, the pixels of a row lie side by side.
 """
 
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from pipeline.compiled.lanes import I64, LANES, VECTOR, at, fma, line, row_of
+from pipeline.compiled.lanes import I64, LANES, VECTOR, at, line, row_of
 
 MADE_WITH = {"lanes": "5e7e52201642"}
 
@@ -69,76 +68,49 @@ def _look(typing: Any, maps: Any, c: Any, y: Any, vectors: Any, seen: Any) -> An
 
 
 @njit(cache=True, nogil=True)
+def nothing_seen():
+    """Return what `look` goes on with, before it has looked at anything."""
+    seen = np.zeros((3, LANES), np.float32)
+    seen[0], seen[1] = np.inf, -np.inf
+    return seen
+
+
+@njit(cache=True, nogil=True)
+def look(maps, c, y, seen):
+    """Look at a row of (c, y, x) maps for the least and the greatest number, and for NaN."""
+    width = maps.shape[2]
+    vectors = width // LANES if maps.strides[2] == maps.itemsize else 0
+    _look(maps, c, y, vectors, seen)
+    for x in range(vectors * LANES, width):
+        pixel = maps[c, y, x]
+        seen[0, 0] = min(seen[0, 0], pixel)
+        seen[1, 0] = max(seen[1, 0], pixel)
+        if pixel != pixel:
+            seen[2, 0] = pixel
+
+
+@njit(cache=True, nogil=True)
+def ends(seen):
+    """Return the least and the greatest number that `look` has seen; (inf, −inf) where no pixel was a number."""
+    # With 0 added no −0 tells which of two zeros was seen first.
+    return seen[0].min() + np.float32(0), seen[1].max() + np.float32(0)
+
+
+@njit(cache=True, nogil=True)
 def survey(maps):
     """Give every NaN of (c, y, x) maps the same bits, and return the least and the greatest number.
 
     Which sign and payload of NaN survives an operation depends on a vector loop's lanes. (inf, −inf) where no pixel is
     a number.
     """
-    width = maps.shape[2]
-    vectors = width // LANES if maps.strides[2] == maps.itemsize else 0
-    seen = np.zeros((3, LANES), np.float32)
-    seen[0], seen[1] = np.inf, -np.inf
-    low, high, hollow = np.float32(np.inf), np.float32(-np.inf), False
+    seen = nothing_seen()
     for c in range(maps.shape[0]):
         for y in range(maps.shape[1]):
-            _look(maps, c, y, vectors, seen)
-            for x in range(vectors * LANES, width):
-                pixel = maps[c, y, x]
-                low = min(low, pixel)
-                high = max(high, pixel)
-                hollow |= pixel != pixel
-    if hollow or np.isnan(seen[2]).any():
+            look(maps, c, y, seen)
+    if np.isnan(seen[2]).any():
         for c in range(maps.shape[0]):
             for y in range(maps.shape[1]):
-                for x in range(width):
+                for x in range(maps.shape[2]):
                     if maps[c, y, x] != maps[c, y, x]:
                         maps[c, y, x] = np.nan
-    # With 0 added no −0 tells which of two zeros was seen first.
-    return min(low, seen[0].min()) + np.float32(0), max(high, seen[1].max()) + np.float32(0)
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def quantise(maps, offset, scale, first, last, missing, out):
-    """Write the nearest integers to (maps − offset) / scale, cut to ``first`` … ``last``.
-
-    NaN becomes ``missing``; all numbers are float64. A quotient is made by its divisor's reciprocal and mended by what
-    is left, which rounds as a division does [1]_ and takes half the time.
-
-    .. [1] P. W. Markstein, "Computation of elementary functions on the IBM RISC System/6000 processor", 1990.
-    """
-    reciprocal = 1.0 / scale
-    low, high = (first - 1) * scale, (last + 1) * scale  # what lies beyond is cut off in any case
-    for c in range(out.shape[0]):
-        for y in range(out.shape[1]):
-            source, target = line(maps, c, y), line(out, c, y)
-            for x in range(len(target)):
-                pixel = np.float64(source[x])
-                above = min(max(pixel - offset, low), high)
-                near = above * reciprocal
-                counted = np.rint(fma(fma(-near, scale, above), reciprocal, near))
-                counted = max(counted, first)
-                counted = min(counted, last)
-                target[x] = np.int32(missing if pixel != pixel else counted)
-
-
-@intrinsic
-def _half(typing: Any, number: Any) -> Any:
-    """Return the bits of the nearest float16; too large is infinite, as IEEE 754 has it."""
-    del typing
-
-    def generate(context: Any, builder: Any, signature: Any, given: Any) -> Any:
-        del context, signature
-        return builder.bitcast(builder.fptrunc(given[0], ir.HalfType()), ir.IntType(16))
-
-    return types.uint16(number), generate
-
-
-@njit(cache=True, nogil=True)
-def halve(maps, out):
-    """Write the bits of the nearest float16 numbers to ``out``, both (c, y, x)."""
-    for c in range(out.shape[0]):
-        for y in range(out.shape[1]):
-            source, target = line(maps, c, y), line(out, c, y)
-            for x in range(len(target)):
-                target[x] = _half(source[x])
+    return ends(seen)

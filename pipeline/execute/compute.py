@@ -59,19 +59,25 @@ class Stored:
         if is_empty(common := intersect(region, self.region)):
             return
         values = within(maps, common, region)
-        low, high = survey(values)
-        self._low, self._high = min(self._low, float(low)), max(self._high, float(high))
+        if np.may_share_memory(maps, self.units):
+            self._see(*survey(values))
+        else:
+            self._write(values, common)
         if self._shown:
             rows, columns = sampled(self._extents, common)
             self._samples.append(values[:, rows[:, None], columns].reshape(len(values), -1))
-        if np.may_share_memory(maps, self.units):
-            return
-        frame = [Interval(c.start - i.start, c.stop - i.start) for c, i in zip(common, self.region, strict=True)]
+
+    def _write(self, values: Maps, common: Region) -> None:
+        """Write values over a part of this region to the write units that it touches."""
+        frame = tuple(Interval(c.start - i.start, c.stop - i.start) for c, i in zip(common, self.region, strict=True))
         touched = (range(i.start // n, -(-i.stop // n)) for i, n in zip(frame, self._sizes, strict=True))
         for place in product(*touched):
             unit = tuple(Interval(p * n, (p + 1) * n) for p, n in zip(place, self._sizes, strict=True))
-            part = intersect(tuple(frame), unit)
-            self._encoding.write(within(values, part, tuple(frame)), within(self.units[place], part, unit))
+            part = intersect(frame, unit)
+            self._see(*self._encoding.write(within(values, part, frame), within(self.units[place], part, unit)))
+
+    def _see(self, low: float, high: float) -> None:
+        self._low, self._high = min(self._low, float(low)), max(self._high, float(high))
 
 
 class Between:
