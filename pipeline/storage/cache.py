@@ -1,7 +1,7 @@
 """Decoded chunks that several blocks read, kept in memory within a bound, and arrays opened once.
 
-One cache serves one run in one process and goes with it: a later run opens and reads everything anew, so it sees an
-image that was changed in between. During a run an image does not change.
+One cache serves one run in one process and goes with it: a later run reads everything anew, so it sees an image that
+was changed in between. During a run an image does not change.
 """
 
 from collections import OrderedDict
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from pipeline.geometry import Interval, Region, intersect
 from pipeline.given import within
-from pipeline.storage.handle import Handle, HandleOpener
+from pipeline.storage.handle import Handle, open_alike
 from pipeline.storage.place import Place
 
 OPEN = 256
@@ -70,7 +70,6 @@ class ChunkCache:
     _readers: dict[Key, int] = field(default_factory=dict)
     """How many more blocks will want each of these."""
     _arrays: OrderedDict[tuple[Place, str], Handle] = field(default_factory=OrderedDict)
-    _opener: HandleOpener = field(default_factory=HandleOpener)
     _lock: Lock = field(default_factory=Lock)
 
     @property
@@ -92,7 +91,7 @@ class ChunkCache:
             if array is not None:
                 self._arrays.move_to_end((place, mode))
                 return array
-        array = self._opener.open(place, mode, staging)
+        array = open_alike(place, mode, staging)
         with self._lock:
             self._arrays[place, mode] = array
             if len(self._arrays) > OPEN:

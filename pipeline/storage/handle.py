@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from dataclasses import dataclass, replace
+from threading import Lock
 from typing import Any, Literal
 
 import numpy as np
@@ -85,26 +86,29 @@ class Handle:
         return at.store.noted.pop(f"{at.path}/{key}" if at.path else key, (0, 0))  # type: ignore[no-any-return]
 
 
-class HandleOpener:
-    """Opens arrays; of one whose metadata are, byte for byte, those of an earlier one only these are read.
+_known: OrderedDict[tuple[bytes, ...], Handle] = OrderedDict()
+_lock = Lock()
 
-    That is for arrays whose chunks are files: nothing but the folder differs between them.
+
+def open_alike(place: Place, mode: Literal["r", "r+"], staging: str | None = None) -> Handle:
+    """Return what `Handle.open` does; of an array whose metadata are those of an earlier one, these are just read.
+
+    They are the same byte for byte. That is for arrays whose chunks are files: nothing but the folder differs between
+    them. To understand metadata takes milliseconds, so this process remembers them from one run to the next.
     """
-
-    def __init__(self) -> None:
-        self._known: OrderedDict[tuple[bytes | None, ...], Handle] = OrderedDict()
-
-    def open(self, place: Place, mode: Literal["r", "r+"], staging: str | None = None) -> Handle:
-        """Return what `Handle.open` does."""
-        if not place.is_local:
-            return Handle.open(place, mode, staging)
-        whole = place.read("zarr.json")
-        key = (mode.encode(), (staging or "").encode(), whole)
-        known = self._known.get(key) if whole else None
-        if known is not None and known.files:
-            return Handle(known.array, replace(known.files, folder=place.root))
-        handle = Handle.open(place, mode, staging)
-        self._known[key] = handle
-        if len(self._known) > KNOWN:
-            self._known.popitem(last=False)
-        return handle
+    whole = place.read("zarr.json") if place.is_local else None
+    if whole is None:
+        return Handle.open(place, mode, staging)
+    key = (mode.encode(), (staging or "").encode(), whole)
+    with _lock:
+        known = _known.get(key)
+        if known is not None:
+            _known.move_to_end(key)
+    if known is not None and known.files:
+        return Handle(known.array, replace(known.files, folder=place.root))
+    handle = Handle.open(place, mode, staging)
+    with _lock:
+        _known[key] = handle
+        if len(_known) > KNOWN:
+            _known.popitem(last=False)
+    return handle
