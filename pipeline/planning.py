@@ -110,7 +110,7 @@ class ImagePlan:
         """Return regions of the maps made by the place of their layer."""
         return dict(zip(self.places, regions, strict=True))
 
-    @property
+    @cached_property
     def block_memory(self) -> int:
         """The most bytes that one task holds, at the worst of reading, computing and writing."""
         staged = self.cache if self.slabs else self.reading.staged() if self.cache else 0

@@ -1,11 +1,11 @@
 """Which chunks of an array are stored; the others are all fill value, and cost neither reading nor computing."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
+from functools import cache
 from math import prod
 
-from pipeline.geometry import Interval, Region, intersect, is_empty
+from pipeline.geometry import Interval, Region
 from pipeline.storage.source import Source
 
 MOST_AFAR = 50_000
@@ -13,6 +13,9 @@ MOST_AFAR = 50_000
 
 MOST = 200_000
 """Objects that are listed at the most: an array with more of them has hardly a part worth skipping."""
+
+HERE = (0,)
+"""Of a chunk along an axis that has one place in a plane's number: some pixels of the image lie in it."""
 
 Stored = Mapping[int, frozenset[tuple[int, int]]]
 """For each plane that has any the places (y, x) of its stored chunks or shards, in units of `unit`."""
@@ -41,15 +44,21 @@ def list_chunks(source: Source, *, every: bool = False) -> Listing:
     if not source.array.is_listed or not (every or source.array.is_local or full <= MOST_AFAR):
         return Listing(None, objects, None)
     found: dict[int, set[tuple[int, int]]] = {}
+    axes, y, x = [_inside(source, axis) for axis in source.axes], source.axes.index("y"), source.axes.index("x")
     there = number = 0
     for number, place in enumerate(_places(source), 1):
         if number > MOST and not every:
             return Listing(None, objects, None)
-        box = {axis: Interval(p * n, (p + 1) * n) for axis, p, n in zip(source.axes, place, source.unit, strict=True)}
-        planes = _planes(source, box)
-        there += bool(planes)
-        for plane in planes if number <= MOST else ():
-            found.setdefault(plane, set()).add((place[source.axes.index("y")], place[source.axes.index("x")]))
+        planes: Sequence[int] = HERE
+        for inside, at in zip(axes, place, strict=True):
+            if not (steps := inside(at)):
+                break
+            if steps is not HERE:
+                planes = tuple(plane + step for plane in planes for step in steps)
+        else:
+            there += 1
+            for plane in planes if number <= MOST else ():
+                found.setdefault(plane, set()).add((place[y], place[x]))
     some = number <= MOST and sum(map(len, found.values())) < full
     return Listing({plane: frozenset(at) for plane, at in found.items()} if some else None, objects, objects - there)
 
@@ -68,19 +77,28 @@ def _region(source: Source) -> Region:
     return source.placed(tuple(Interval(0, extent) for extent in source.extents))
 
 
-def _planes(source: Source, box: Mapping[str, Interval]) -> Sequence[int]:
-    """Return the planes that have pixels of the image in a box of the array."""
-    whole = Interval(0, 1)
-    if is_empty(intersect((box["y"], box["x"]), _region(source))):
-        return ()
-    if not any(box.get("c", whole).start <= pick < box.get("c", whole).stop for pick in source.picks):
-        return ()
-    numbers = [0]
-    for axis in source.outer:
-        inside = box[axis.name].intersect(Interval(axis.first, axis.first + axis.extent))
-        along = range(inside.start - axis.first, inside.stop - axis.first)
-        numbers = [n * axis.extent + at for n, at in product(numbers, along)]
-    return numbers
+def _inside(source: Source, axis: str) -> Callable[[int], Sequence[int]]:
+    """Return what tells of a place along an axis, counted in chunks or shards, which pixels of the image lie in it.
+
+    Along an outer axis these are steps from the number of the first plane to those of the planes; along another one
+    there is just `HERE`, or nothing.
+    """
+    size, whole = source.along(axis, source.unit), _region(source)
+    outer = {other.name: number for number, other in enumerate(source.outer)}
+
+    @cache
+    def inside(at: int) -> Sequence[int]:
+        box = Interval(at * size, (at + 1) * size)
+        if axis in outer:
+            along = source.outer[outer[axis]]
+            step = prod(other.extent for other in source.outer[outer[axis] + 1 :])
+            seen = box.intersect(Interval(along.first, along.first + along.extent))
+            return tuple((place - along.first) * step for place in range(seen.start, seen.stop))
+        if axis == "c":
+            return HERE if any(box.start <= pick < box.stop for pick in source.picks) else ()
+        return HERE if len(box.intersect(whole["yx".index(axis)])) else ()
+
+    return inside
 
 
 def unit(source: Source) -> tuple[int, int]:
