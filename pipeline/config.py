@@ -179,16 +179,19 @@ def _tell(document: Document, detail: ErrorDetails, keys: Callable[[Path, Any], 
     match detail["type"]:
         case "extra_forbidden":
             return f"{at}: unknown key; {nearest(str(path[-1]), keys(path[:-1], value))}"
-        case "missing" | "union_tag_not_found":
-            lacking = "type" if detail["type"] == "union_tag_not_found" else ""
-            return f"{document.where((*path, lacking) if lacking else path)}: is missing"
+        case "missing":
+            return f"{at}: is missing"
+        case "union_tag_not_found":
+            return f"{document.where((*path, 'type'))}: is missing{_as_layer(found)}"
         case "literal_error":
             options = context["expected"].replace("'", "").replace(" or ", ", ").split(", ")
-            return f"{at}: {found!r} is not possible; {nearest(str(found), options)}"
+            message = f"{found!r} is not possible; {nearest(str(found), options)}"
         case "union_tag_invalid":
             return f"{at}.type: there is no layer type '{context['tag']}'; {nearest(context['tag'], LAYERS)}"
         case "value_error":
-            return f"{at}: {context['error']}"
+            message = context["error"]
+        case "model_attributes_type" | "model_type" | "dict_type":
+            message = f"expected keys and their values; found {_short(found)}{_as_layer(found)}"
         case _:
             message = (
                 detail["msg"]
@@ -199,7 +202,14 @@ def _tell(document: Document, detail: ErrorDetails, keys: Callable[[Path, Any], 
                 .partition(" or instance of ")[0]
             )
             message = message.replace("tuple", "list").replace("Tuple", "list")
-            return f"{at}: {message[0].lower() + message[1:]}; found {_short(found)}"
+            message = f"{message[0].lower() + message[1:]}; found {_short(found)}"
+    return f"{at}: {message}"
+
+
+def _as_layer(found: Any) -> str:
+    """Return how a layer is written, where only its type was: 'relu', or a key of that name."""
+    named = next(iter(found), None) if isinstance(found, dict) and len(found) == 1 else found
+    return f"; write 'type: {named}'" if isinstance(named, str) and named in LAYERS else ""
 
 
 def _short(value: Any) -> str:

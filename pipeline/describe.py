@@ -110,11 +110,13 @@ def image_dict(image: "ImagePlan") -> dict[str, Any]:
     """Return the plan of an image as plain data."""
     last = len(image.stack.operations) - 1
     composed = image.stack.window(last)
+    firsts = {place: image.stack.operations[layers[0]].name for layers in image.passes for place in layers}
     layers = [
         {
             "name": operation.name,
             "type": operation.kind,
             "kernel": choice.backend,
+            "pass": firsts[place],
             "reason": choice.reason,
             "maps": list(operation.maps),
             "extents": list(extents),
@@ -247,8 +249,11 @@ def _are_named(channels: Sequence[str]) -> bool:
 
 
 def _image_lines(image: dict[str, Any]) -> list[str]:
+    kernels = {layer["name"]: layer["kernel"] for layer in image["layers"]}
     rows = [("layer", "kernel", "maps", "extent", "window", "receptive field")]
     for layer in image["layers"]:
+        kernel = kernels[layer["pass"]]
+        kernel += f", with {layer['pass']}" if kernel != layer["kernel"] else ""
         window = times(layer["window"])
         window += f" / {times(layer['stride'])}" if layer["stride"] != [1, 1] else ""
         window += f" dilated {times(layer['dilation'])}" if layer["dilation"] != [1, 1] else ""
@@ -256,7 +261,7 @@ def _image_lines(image: dict[str, Any]) -> list[str]:
         rows.append(
             (
                 layer["name"],
-                layer["kernel"],
+                kernel,
                 str(len(layer["maps"])),
                 times(layer["extents"]),
                 window,

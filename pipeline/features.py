@@ -197,9 +197,10 @@ def _picture(name: str, text: str) -> NDArray[np.float64]:
         raise FeatureError(f"feature '{name}': the picture is empty")
     for number, line in enumerate(lines, 1):
         if strange := set(line) - set(_SIGNS):
+            file = f"; write 'file: {text}'" if Path(text).suffix[1:].isalpha() else ""
             raise FeatureError(
                 f"feature '{name}', row {number}: {min(strange)!r} is no sign of a picture; "
-                "'#' is 1, '.' is -1, '0' is 0"
+                f"'#' is 1, '.' is -1, '0' is 0{file}"
             )
         if len(line) != len(lines[0]):
             raise FeatureError(

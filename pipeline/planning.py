@@ -106,6 +106,15 @@ class ImagePlan:
         """The places of the layers whose maps are made."""
         return tuple(kept.place for kept in self.made)
 
+    @property
+    def passes(self) -> tuple[range, ...]:
+        """The layers that one kernel makes in one pass, where none but the first is padded at an edge."""
+        return tuple(
+            range(group.first + layers.start, group.first + layers.stop)
+            for group in self.task.groups
+            for layers in self.stack.part(group.first, group.end).steps(place - group.first for place in self.places)
+        )
+
     def wanted(self, regions: Sequence[Region]) -> dict[int, Region]:
         """Return regions of the maps made by the place of their layer."""
         return dict(zip(self.places, regions, strict=True))

@@ -224,7 +224,12 @@ def test_a_mapping_serves_as_a_config_and_is_left_alone():
     ("mapping", "words"),
     [
         ({}, "config: input: is missing"),
-        ({"input": 5}, "config: input: should be a dictionary"),
+        ({"input": 5}, "config: input: expected keys and their values; found 5"),
+        (
+            {"layers": ["relu"]},
+            r"config: layers\[0\]: expected keys and their values; found 'relu'; write 'type: relu'",
+        ),
+        ({"layers": [{"relu": None}]}, r"config: layers\[0\].type: is missing; write 'type: relu'"),
         ({5: 1}, "keys should be strings"),
     ],
 )

@@ -49,6 +49,7 @@ def test_a_picture_is_drawn_with_three_signs(text, expected):
         ("", "the picture is empty"),
         (" \n\t\n", "the picture is empty"),
         ("# 1", "row 1: '1' is no sign of a picture"),
+        ("shapes/T.npy", "'0' is 0; write 'file: shapes/T.npy'"),
         ("＃", "row 1: '＃' is no sign of a picture"),  # looks like the sign and is none
     ],
 )

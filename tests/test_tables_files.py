@@ -163,7 +163,7 @@ def test_what_a_table_says_of_all_its_images_holds_for_all(small: Path, haloflow
         ("detections.top=0", "output.detections.top: should be greater than or equal to 1; found 0"),
         ("detections.format=xls", "output.detections.format: 'xls' is not possible; valid: csv, geojson, parquet"),
         ("detections.treshold=1", "output.detections.treshold: unknown key; did you mean 'threshold'?"),
-        ("detections=0.3", "output.detections: should be a dictionary; found 0.3"),
+        ("detections=0.3", "output.detections: expected keys and their values; found 0.3"),
         ("detections.threshold=.nan", "output.detections.threshold: should be a finite number"),
         ("summaries.layers=[match, mach]", "output.summaries.layers: there is no layer 'mach'"),
         ("summaries.layers=[match, match]", "output.summaries.layers: 'match' stands twice"),
