@@ -107,6 +107,17 @@ def test_a_damaged_chunk_is_named_by_verify_and_by_a_crop(small: Path, haloflow:
     assert "feature 'edge': image.zarr: y [0, 3), x [0, 3) cannot be read" in err
 
 
+def test_a_quiet_run_tells_what_failed(small: Path, haloflow: Call) -> None:
+    (small / "image.zarr/c/0/0/0").write_bytes(b"short")
+    code, out, err = haloflow("run", "config.yaml", "--cluster", "serial", "--quiet")
+    assert (code, out) == (3, "")
+    first, second = err.splitlines()
+    assert first == "error: 1 failed (tasks, or whole images); the rest is complete: again with --resume"
+    assert second.startswith("error: failed: image.zarr, task 0 at input pixel (0, 0): ")
+    code, out, err = haloflow("run", "config.yaml", "--cluster", "serial", "--resume")
+    assert (code, out.count("failed: image.zarr"), err.count("failed: image.zarr")) == (3, 1, 0)
+
+
 def test_overwriting_what_a_feature_is_cut_from_is_refused(small: Path, haloflow: Call) -> None:
     assert haloflow("run", "config.yaml", "--cluster", "serial")[0] == 0
     crop = "features.cut={crop: {image: maps.zarr/image/pool, y: 0, x: 0, height: 3, width: 3}}"

@@ -9,6 +9,9 @@ from pipeline.commands.common import load, options, show, told_in_a_line
 from pipeline.commands.progress import shown
 from pipeline.errors import RunError
 
+TOLD = 20
+"""Failures that a quiet run tells at the most; others have told them all, and the store does."""
+
 
 @click.command()
 @click.argument("config")
@@ -60,6 +63,5 @@ def run(
         )
     show(report, as_json=False, quiet=quiet or as_json)
     if not report.complete:
-        raise RunError(
-            f"{len(report.failures)} failed (tasks, or whole images); the rest is complete: again with --resume"
-        )
+        count = f"{len(report.failures)} failed (tasks, or whole images); the rest is complete: again with --resume"
+        raise RunError("\n".join([count, *report.failed[: TOLD if quiet else 0]]))

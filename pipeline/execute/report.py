@@ -37,6 +37,11 @@ class Report:
         """Whether every task is done."""
         return self.done == self.tasks and not self.failures
 
+    @property
+    def failed(self) -> list[str]:
+        """What failed, a line each."""
+        return [_failed(**told) for told in self.failures]
+
     def to_dict(self) -> dict[str, Any]:
         """Return the report as plain data."""
         return {
@@ -58,8 +63,7 @@ class Report:
             lines.append(f"{self.missing_chunks} chunks of the input are not stored: they count as its fill value")
         lines += self.decided.lines() if self.decided else []
         lines += [f"table: {path}" for path in self.tables]
-        lines += [_failed(**told) for told in self.failures]
-        return "\n".join(lines)
+        return "\n".join([*lines, *self.failed])
 
 
 def _failed(image: str, task: str, reason: str) -> str:
