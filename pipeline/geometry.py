@@ -16,7 +16,7 @@ A 3-wide window of stride 2 padded by one, over a map of 6 pixels, for the outpu
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from itertools import pairwise
+from math import prod
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -68,6 +68,16 @@ def whole(extents: Iterable[int]) -> Region:
     return tuple(Interval(0, extent) for extent in extents)
 
 
+def is_empty(region: Region) -> bool:
+    """Say whether a region holds no pixel."""
+    return not all(map(len, region))
+
+
+def pixels(region: Region) -> int:
+    """Return the number of pixels of a region."""
+    return prod(map(len, region))
+
+
 def hull(a: Region, b: Region) -> Region:
     """Return the smallest region that holds both; a region with an empty axis counts for nothing."""
     if is_empty(b):
@@ -92,19 +102,6 @@ def cells(region: Region, cell: Iterable[int], extents: Iterable[int]) -> Region
         i if c == 1 else Interval(i.start // c * c, min(-(-i.stop // c) * c, n))
         for i, c, n in zip(region, cell, extents, strict=True)
     )
-
-
-def is_empty(region: Region) -> bool:
-    """Say whether a region holds no pixel."""
-    return not all(map(len, region))
-
-
-def pixels(region: Region) -> int:
-    """Return the number of pixels of a region."""
-    count = 1
-    for interval in region:
-        count *= len(interval)
-    return count
 
 
 class Boundary(StrEnum):
@@ -140,7 +137,13 @@ class Boundary(StrEnum):
                 return min(folded, 2 * (extent - 1) - folded)
 
     def cover(self, reach: Interval, extent: int) -> Interval:
-        """Return the real pixels needed to fill ``reach`` of a map of ``extent`` pixels: an interval of the map."""
+        """Return the real pixels needed to fill ``reach`` of a map of ``extent`` pixels: an interval of the map.
+
+        What is reflected may lie further in than the reach.
+
+        >>> Boundary.REFLECT.cover(Interval(-3, 1), 10), Boundary.NEAREST.cover(Interval(-3, 1), 10)
+        (Interval(start=0, stop=4), Interval(start=0, stop=1))
+        """
         inside = reach.intersect(Interval(0, extent))
         outside = [Interval(reach.start, min(0, reach.stop)), Interval(max(extent, reach.start), reach.stop)]
         if self is Boundary.CONSTANT or not any(len(part) for part in outside):
@@ -172,6 +175,9 @@ class Pull:
         """Return the pixels of the reach that the map does not have, each with the one that stands for it.
 
         That is a pixel that is read, or None for the fill.
+
+        >>> Window.same(3).pull(Interval(0, 10), extent=10).padding(Boundary.NEAREST)
+        [(-1, 0), (10, 9)]
         """
         before = range(self.reach.start, min(0, self.reach.stop))
         after = range(max(self.extent, self.reach.start), self.reach.stop)
@@ -290,15 +296,3 @@ def compose(windows: Sequence[Window]) -> Window:
         hi += window.pad_hi * stride
         stride *= window.stride
     return Window(size, stride, pad_lo=lo, pad_hi=hi)
-
-
-def edges(sizes: Sequence[int]) -> list[Interval]:
-    """Return the intervals of consecutive blocks of the given sizes.
-
-    >>> edges([3, 2])
-    [Interval(start=0, stop=3), Interval(start=3, stop=5)]
-    """
-    stops = [0]
-    for size in sizes:
-        stops.append(stops[-1] + size)
-    return [Interval(a, b) for a, b in pairwise(stops)]

@@ -12,7 +12,6 @@ from pipeline.geometry import (
     Interval,
     Window,
     compose,
-    edges,
     hull,
     intersect,
     is_empty,
@@ -174,7 +173,6 @@ def test_regions_join_meet_and_count():
     assert hull(a, nothing) == hull(nothing, a) == a  # not the hull of the axes that do hold something
     assert (pixels(a), pixels(nothing), is_empty(nothing), is_empty(a)) == (12, 0, True, False)
     assert whole((3, 4)) == (Interval(0, 3), Interval(0, 4))
-    assert edges([3, 1, 2]) == [Interval(0, 3), Interval(3, 4), Interval(4, 6)]
 
 
 @pytest.mark.parametrize(

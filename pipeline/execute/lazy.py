@@ -6,7 +6,7 @@ The blocks of the output follow the blocks of the input, so the result composes 
 import operator
 from collections.abc import Sequence
 from functools import reduce
-from itertools import product
+from itertools import accumulate, pairwise, product
 from typing import Any
 
 import dask
@@ -18,7 +18,7 @@ from dask.highlevelgraph import HighLevelGraph
 from numpy.typing import NDArray
 
 from pipeline.execute.decisions import joined
-from pipeline.geometry import Interval, Region, edges, whole
+from pipeline.geometry import Interval, Region, whole
 from pipeline.given import Raw
 from pipeline.pixels import PixelScale
 from pipeline.sections import Summaries
@@ -29,7 +29,7 @@ from pipeline.tables.sums import Sums, sum_up
 def stack_lazily(image: Any, stack: BoundStack, scale: PixelScale, place: int) -> Any:
     """Return the map of layer ``place`` (from 0) of a Dask array (c, y, x) as a lazy float32 Dask array."""
     extents = stack.extents(image.shape[1:])
-    inputs = [edges(sizes) for sizes in image.chunks]
+    inputs = [[Interval(*ends) for ends in pairwise(accumulate(sizes, initial=0))] for sizes in image.chunks]
     outputs = [
         _blocks(intervals, stride, extent)
         for intervals, stride, extent in zip(inputs[1:], stack.strides(place), extents[place + 1], strict=True)
@@ -68,7 +68,7 @@ def _overlaps(inputs: Sequence[Sequence[Interval]], have: Region) -> list[list[t
     touched = []
     for axis, interval in zip(inputs, have, strict=True):
         cuts = [(n, block.intersect(interval), block) for n, block in enumerate(axis)]
-        touched.append([(n, Interval(c.start - b.start, c.stop - b.start)) for n, c, b in cuts if len(c)])
+        touched.append([(n, c.moved(-b.start)) for n, c, b in cuts if len(c)])
     return [[((i, j), (rows, columns)) for j, columns in touched[1]] for i, rows in touched[0]]
 
 
