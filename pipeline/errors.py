@@ -47,9 +47,13 @@ class ViewError(HaloflowError):
 
 
 class RunError(HaloflowError):
-    """The run ended with failed tasks; what did not fail is complete."""
+    """The run could not come to its end, or ended with failed tasks; what did not fail is complete."""
 
     exit_code = 3
+
+
+AGAIN = "what was written is recorded: go on with --resume"
+"""What to do about a run that could not come to its end."""
 
 
 class HaloflowWarning(UserWarning):

@@ -19,7 +19,7 @@ from distributed import Client, LocalCluster, WorkerPlugin
 
 import pipeline
 from pipeline.errors import ClusterError, InputError, RunError
-from pipeline.execute import cluster, drive, stock
+from pipeline.execute import cluster, drive, roster, stock
 from pipeline.execute.feed import Feed
 from pipeline.execute.task import Done, Failed
 from pipeline.execute.watching import Event, Progress
@@ -155,7 +155,7 @@ def cut(plan: pipeline.Plan, step: int) -> pipeline.Plan:
 def test_a_run_whose_workers_are_all_gone_ends_and_says_how_to_go_on(
     small: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(drive, "WAIT", 1)
+    monkeypatch.setattr(roster, "WAIT", 1)
     monkeypatch.setattr(drive, "LOOK", 0.1)
     monkeypatch.setattr(stock, "BATCH", 0.0)  # a future a task, so that there are some left when the worker leaves
     plan = cut(pipeline.plan(pipeline.load("config.yaml", ["output.chunks=1"])), 4)

@@ -18,7 +18,7 @@ from distributed import Client, LocalCluster, WorkerPlugin
 import pipeline
 from pipeline import agreement
 from pipeline.errors import HaloflowWarning, RunError
-from pipeline.execute import cluster, drive, fetch
+from pipeline.execute import cluster, drive, fetch, roster
 from pipeline.execute.drive import Drive
 from pipeline.execute.feed import Feed
 from pipeline.execute.task import Done, Outcome
@@ -101,7 +101,7 @@ def test_what_a_stopped_worker_had_is_done_by_others(small: Path, monkeypatch: p
 def test_where_all_workers_hang_the_run_ends_and_says_how_to_go_on(
     small: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(drive, "WAIT", 3)
+    monkeypatch.setattr(roster, "WAIT", 3)
     with pytest.raises(
         RunError, match=r"no worker of use \(2 hang, 0 are of other versions\) for 3 s; .* go on with --resume"
     ):

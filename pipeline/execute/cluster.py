@@ -22,8 +22,8 @@ from distributed import Client, WorkerPlugin, get_worker
 from distributed.client import ClosedClientError
 
 from pipeline.agreement import own, unlike
-from pipeline.errors import RunError, explain
-from pipeline.execute.drive import AGAIN, Drive
+from pipeline.errors import AGAIN, RunError, explain
+from pipeline.execute.drive import Drive
 from pipeline.execute.feed import Feed, Work
 from pipeline.execute.fetch import PATIENCE
 from pipeline.execute.memory import keep_freed_memory

@@ -8,9 +8,8 @@ from itertools import count
 from typing import Any
 
 from pipeline.describe import image_dict
-from pipeline.errors import HaloflowError, PlaceError, RunError
+from pipeline.errors import AGAIN, HaloflowError, PlaceError, RunError
 from pipeline.execute import decisions, pyramids, tables
-from pipeline.execute.drive import AGAIN
 from pipeline.execute.feed import Feed, Work
 from pipeline.execute.pyramids import Climb
 from pipeline.execute.remaining import planned_units, remaining, see_background

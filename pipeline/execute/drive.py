@@ -1,7 +1,6 @@
 """Keeps every worker of a cluster supplied, gives outcomes as they come, and bounds all waiting."""
 
 import time
-import warnings
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -12,10 +11,10 @@ from typing import Any
 
 from distributed import Client, KilledWorker
 
-from pipeline.agreement import latecomers
-from pipeline.errors import HaloflowWarning, RunError, explain
+from pipeline.errors import AGAIN, RunError, explain
 from pipeline.execute.feed import Feed
-from pipeline.execute.fetch import PATIENCE, Fetch
+from pipeline.execute.fetch import Fetch
+from pipeline.execute.roster import Roster
 from pipeline.execute.stock import Stock
 from pipeline.execute.task import Failed, Outcome
 from pipeline.geometry import Interval
@@ -28,9 +27,6 @@ LAG = 0.2
 
 LOOK = 1.0
 """Seconds between two looks at which workers there are."""
-
-WAIT = 30
-"""Seconds without any worker, or without a scheduler, after which a run ends."""
 
 DRAIN = 30.0
 """Seconds that an interrupted run waits for the tasks under way."""
@@ -46,8 +42,6 @@ TRIES = 2
 
 ANY, ALONE = "", "alone"
 """Instead of a worker's address: whichever, and whichever for the one suspect at a time."""
-
-AGAIN = "what was written is recorded: go on with --resume"
 
 
 @dataclass
@@ -77,27 +71,24 @@ class Drive:
     """
 
     def __init__(self, client: Client, feed: Feed, submit: Callable[..., Any], stop: Callable[[], bool]) -> None:
-        self.client = client
         self.stock = Stock(feed)
         self.submit = submit
         self.stop = stop
         self.stopped: float | None = None
-        self.threads: dict[str, int] = {}
-        self.shunned: set[str] = set()
-        self.strangers: set[str] = set()
-        """Of the shunned those that came late and are not as this process."""
-        self.signs: dict[Any, str] = {}
-        """Of workers that hang one future each: where it ends, its worker does not hang any more."""
+        self.roster = Roster(client)
         self.flying: dict[Any, Sent] = {}
+        """By their futures, which have not ended."""
         self.waiting: defaultdict[str, int] = defaultdict(int)
+        """How many of these each worker has."""
         self.landed: dict[Any, Sent] = {}
+        """By their futures, which have ended and whose outcomes are still to be fetched."""
         self.fetch = Fetch(client)
         self.suspects: deque[Interval] = deque()
+        """Single blocks of batches whose workers died or hung: one of them at a time is tried."""
         self.told: list[Outcome] = []
         """Of tasks that hang: to be given with the next outcomes."""
         self.sent = count()
         self.ended: SimpleQueue[Any] = SimpleQueue()
-        self.looked = self.staffed = time.monotonic()
 
     def outcomes(self) -> Iterator[Outcome]:
         """Run everything there is to run; raises `RunError` where nobody is left who could."""
@@ -120,30 +111,26 @@ class Drive:
                 for outcome in self._fetch():
                     yield outcome
                     self.stock.end(outcome)
-                for worker in self.threads:
-                    self._supply(worker)
+                self._supply_all()
 
     def end(self) -> None:
         """Let the scheduler forget what is on its way, if the run ends before it has landed."""
-        for future in (*self.flying, *self.landed, *self.signs):
+        for future in (*self.flying, *self.landed, *self.roster.signs):
             future.release()
 
     def _fill(self) -> None:
         """Take up work, until the workers have enough of it for a while; they get it as it comes."""
         for _ in self.stock.fill(max(1, self._window)) if not self.stopped else ():
-            for worker in self.threads:
-                self._supply(worker)
+            self._supply_all()
 
     def _land(self, future: Any) -> None:
         """Take note that a future has ended."""
-        if future in self.flying:  # else it was given up
+        if future in self.flying:
             self.landed[future] = sent = self.flying.pop(future)
             self.waiting[sent.worker] -= 1
             self._supply(sent.worker)
-        elif future in self.signs:
-            worker = self.signs.pop(future)
-            self.shunned.discard(worker)
-            future.release()
+        else:
+            self.roster.recover(future)
 
     def _fetch(self) -> list[Outcome]:
         """Return what the futures tell that have ended, and give them back."""
@@ -186,10 +173,14 @@ class Drive:
     @property
     def _window(self) -> int:
         """Futures that may be on their way at once; as many again may have landed and wait to be fetched."""
-        return AHEAD * sum(self.threads.values())
+        return AHEAD * sum(self.roster.threads.values())
+
+    def _supply_all(self) -> None:
+        for worker in self.roster.threads:
+            self._supply(worker)
 
     def _supply(self, worker: str) -> None:
-        while not self.stopped and self.waiting[worker] < AHEAD * self.threads.get(worker, 0):
+        while not self.stopped and self.waiting[worker] < AHEAD * self.roster.threads.get(worker, 0):
             if len(self.flying) + len(self.landed) >= 2 * self._window:
                 return  # until what has landed is fetched
             batch = self.stock.take(worker)
@@ -200,9 +191,9 @@ class Drive:
     def _submit(self, batch: Interval, worker: str = ANY, tries: int = 0) -> None:
         """Send a batch off, to a worker or to whichever, those that hang aside."""
         where: dict[str, Any] = {}
-        if worker not in (ANY, ALONE) or (self.shunned and self.threads):
-            named = list(self.threads) if worker in (ANY, ALONE) else [worker]
-            where = {"workers": named, "allow_other_workers": not self.shunned}
+        if worker not in (ANY, ALONE) or (self.roster.shuns and self.roster.threads):
+            named = list(self.roster.threads) if worker in (ANY, ALONE) else [worker]
+            where = {"workers": named, "allow_other_workers": not self.roster.shuns}
         works = self.stock.works(batch)
         future = self.submit(works, f"{batch.start}-{batch.stop}-{next(self.sent)}", **where)
         self.flying[future] = Sent(worker, batch, tries, max(LEAST, LATE * self.stock.seconds(works)))
@@ -219,18 +210,9 @@ class Drive:
 
     def _part(self) -> bool:
         """Give no more work to workers that are not as this process; say whether there are any."""
-        found = latecomers(self.client, self.threads, PATIENCE)
-        for worker, others in found.items():
-            warnings.warn(f"the worker {worker} {', '.join(others)}: it gets no work", HaloflowWarning, stacklevel=1)
-        self.strangers |= found.keys()
-        self._shun(*found)
-        return bool(self.strangers & self.shunned)
-
-    def _shun(self, *workers: str) -> None:
-        """Give workers no more work."""
-        self.shunned |= set(workers)
-        self.threads = {worker: n for worker, n in self.threads.items() if worker not in self.shunned}
-        self.stock.join(self.threads)
+        differ = self.roster.part()
+        self.stock.join(self.roster.threads)
+        return differ
 
     def _wait(self, timeout: float) -> list[Any]:
         """Return the futures that have ended, after a while none."""
@@ -239,37 +221,24 @@ class Drive:
             futures.append(self.ended.get(timeout=timeout))
             while True:
                 futures.append(self.ended.get_nowait())
-        if time.monotonic() - self.looked >= LOOK:
+        if time.monotonic() - self.roster.looked >= LOOK:
             self._look()
         return futures
 
     def _look(self) -> None:
         """See which workers there are, and supply those that came."""
-        self.looked = time.monotonic()
-        if self.client.status not in ("running", "connecting"):
-            raise RunError(f"the scheduler was lost; {AGAIN}")
-        there = dict(self.client.nthreads()) if self.client.status == "running" else {}
-        self.shunned &= there.keys()
-        self.threads = {worker: threads for worker, threads in there.items() if worker not in self.shunned}
-        if self.threads:
-            self.staffed = self.looked
-            self.stock.join(self.threads)
-        elif self.looked - self.staffed > WAIT:
-            others = len(self.shunned & self.strangers)
-            hang = (
-                f" of use ({len(self.shunned) - others} hang, {others} are of other versions)" if self.shunned else ""
-            )
-            raise RunError(f"there has been no worker{hang} for {WAIT} s; {AGAIN}")
+        there = self.roster.look()
+        if self.roster.threads:
+            self.stock.join(self.roster.threads)
         # The scheduler would have what was meant for a lost worker wait for it, where it was the last one.
         lost = [f for f, s in self.flying.items() if s.worker not in (ANY, ALONE, *there)]
         for future in lost if there else ():
             if not future.done():
                 self._again(future)
         self._give_up()
-        for worker in self.threads:
-            self._supply(worker)
+        self._supply_all()
 
-    def _again(self, future: Any) -> Sent:
+    def _again(self, future: Any) -> None:
         """Give up on a future that is on its way or has landed, and send its batch to whichever."""
         sent = self.flying.pop(future, None)
         if sent is None:
@@ -277,7 +246,6 @@ class Drive:
         else:
             self.waiting[sent.worker] -= 1
         self._submit(sent.batch, tries=sent.tries)
-        return sent
 
     def _give_up(self) -> None:
         """Give up on workers that have been at a batch for far too long; whoever else there is gets what they had.
@@ -288,7 +256,7 @@ class Drive:
         late = []
         for future, sent in [*self.landed.items(), *self.flying.items()]:
             seen[sent.worker] += future in self.flying
-            if seen[sent.worker] <= self.threads.get(sent.worker, 1):
+            if seen[sent.worker] <= self.roster.threads.get(sent.worker, 1):
                 sent.began = sent.began or now
                 if now - sent.began > sent.limit:
                     late.append((future, sent))
@@ -301,11 +269,8 @@ class Drive:
 
     def _replace(self, future: Any, sent: Sent) -> None:
         """Take a worker for one that hangs, until the batch that it hangs with has ended there."""
-        # It need not be where it was sent: the scheduler gives what waits to whoever looks idle.
-        where = next((w for w, keys in self.client.processing().items() if future.key in keys), sent.worker)
-        if where in self.threads:
-            self._shun(where)
-            self.signs[future] = where
+        where = self.roster.hang(future, sent.worker)
+        self.stock.join(self.roster.threads)
         if self.flying.pop(future, None):
             self.waiting[sent.worker] -= 1
         else:
