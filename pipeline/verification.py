@@ -23,7 +23,7 @@ from pipeline.storage.maps import MapArray
 from pipeline.storage.place import Place
 from pipeline.tables.watch import Watch
 from pipeline.verifying import decisions, detections, levels, summaries, tables
-from pipeline.verifying.again import Again, is_small, make, places, scale_of, slack_of
+from pipeline.verifying.again import Again, is_small, make, places, scales_of, slack_of
 from pipeline.verifying.reference import Wide
 from pipeline.verifying.tables import Rows, Tables
 
@@ -42,7 +42,7 @@ class Verification:
     """How far a store is off.
 
     ``worst`` is the largest deviation, beyond what a stored type narrower than float32 rounds, as a part of the map's
-    scale (the greatest absolute value in the windows, or `CANCELLED` of what its sums pass through); ``misplaced``
+    scale (the greatest absolute value in windows like it, or `CANCELLED` of what its sums pass through); ``misplaced``
     counts pixels that are NaN or infinite on one side only, ``off`` those of a pyramid's further levels that are not
     what the level before makes; ``maps`` counts the kept ones that were read, ``unreadable`` names the windows that
     could not be; ``tables`` says what in the tables is not as the maps are; ``checked`` and ``unchecked`` say what of
@@ -191,12 +191,11 @@ def _check_maps(store: Place, image: ImagePlan, kept: Kept, windows: int, draw: 
             found.windows, found.pixels, found.off = found.windows + 1, found.pixels + told.pixels, found.off + told.off
     made = [again for _, again, _ in checks]
     found.count(made)
-    scale = scale_of(made) or 1.0
-    for where, again, stored in checks:
+    for (where, again, stored), scale in zip(checks, scales_of(made), strict=True):
         off, odd = _deviation(kept, again, stored)
         found.misplaced += odd
-        if off / scale > found.worst:
-            found.worst, found.where = off / scale, where
+        if off / (scale or 1.0) > found.worst:
+            found.worst, found.where = off / (scale or 1.0), where
 
 
 def _check_tables(image: ImagePlan, made: Tables, windows: int, draw: random.Random, found: _Found) -> None:
@@ -297,4 +296,4 @@ def _deviation(kept: Kept, again: Again, found: Wide) -> tuple[float, int]:
     finite = np.isfinite(expected) & np.isfinite(found)
     same = (expected == found) | (np.isnan(expected) & np.isnan(found))
     off = np.abs(expected[finite] - found[finite]) - encoding.rounding(expected[finite]) - doubt[finite]
-    return float(off.max(initial=0.0)), int((~finite & ~same).sum())
+    return float(off.max(initial=0.0)), int((~finite & ~same & np.isfinite(doubt)).sum())

@@ -73,6 +73,36 @@ def test_a_small_deviation_at_a_corner_is_found() -> None:
     assert found.where == "i/normalise y [0, 24), x [36, 60)"
 
 
+NODATA = np.float32(-3.4e38)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "int8"])
+@pytest.mark.parametrize("after", [[], ["relu"], ["tanh"], ["pool"], ["softmax"]])
+def test_sums_that_float32_cannot_hold_may_be_anything_and_others_are_right(after: list[str], dtype: str) -> None:
+    image = RNG.normal(size=(120, 120)).astype(np.float32)
+    image[40:60, 50:70], image[100, 20] = NODATA, -NODATA
+    features = {name: {"rows": RNG.normal(size=(3, 3)).tolist()} for name in "ab"}
+    layers = [{"type": "convolution", "features": ["a", "b"]}, *({"type": kind} for kind in after)]
+    found = pipeline.verify(job(image, *layers, features=features, dtype=dtype), windows=40)
+    assert found.passed, str(found)
+
+
+@pytest.mark.parametrize("kernel", ["numba", "winograd", "fft"])
+def test_nodata_hides_nothing_of_windows_without(kernel: str) -> None:
+    image = RNG.normal(size=(400, 400)).astype(np.float32)
+    image[300:310, 320:] = NODATA
+    made = job(
+        image, {"type": "convolution", "features": "a"}, features={"a": {"rows": RNG.normal(size=(3, 3)).tolist()}}
+    )
+    assert pipeline.run(pipeline.plan(made, kernel=kernel), "serial", overwrite=True).complete
+    assert pipeline.verify(made, windows=40).passed
+    stored = zarr.open_array("o.zarr/i/convolution/0", mode="r+")
+    for at in ((3, 5), (300, 390)):  # the one far from nodata, the other beside it, in a window whose sums are vast
+        stored[0, *at] = stored[0, *at] + np.float32(1e-3)
+        found = pipeline.verify(made, windows=40)
+        assert (found.passed, found.where) == (False, "i/convolution y [0, 24), x [0, 24)")
+
+
 def test_no_deviation_is_told_of_maps_that_are_not_kept() -> None:
     image = RNG.normal(size=(30, 30)).astype(np.float32)
     kept = pipeline.verify(job(image, {"type": "relu"}, summaries={}, layers="relu"))
@@ -249,14 +279,15 @@ def test_what_stands_beside_large_pixels_passes_within_what_the_kernel_makes_of_
     features: str, after: dict[str, Any]
 ) -> None:
     """Winograd's kernel takes the pixels under weights of 0 into its sums and out again: their rounding stays."""
-    image = RNG.normal(size=(60, 60)).astype(np.float32)
-    image[RNG.random(image.shape) < 0.02] *= 1e5
+    rng = np.random.default_rng(11)
+    image = rng.normal(size=(60, 60)).astype(np.float32)
+    image[rng.random(image.shape) < 0.02] *= 1e5
     part = {"centre": np.s_[1:2, 1:2], "edge": np.s_[:, 2:]}[features]
     named = {}
     for n in range(16):
         weights = np.zeros((16, 3, 3))
         weights[n][part] = 1
-        named |= {f"one{n}": {"rows": RNG.normal(size=(3, 3)).tolist()}, f"two{n}": {"rows": weights.tolist()}}
+        named |= {f"one{n}": {"rows": rng.normal(size=(3, 3)).tolist()}, f"two{n}": {"rows": weights.tolist()}}
     layers = [
         {"type": "convolution", "features": [name for name in named if of in name], "match": "sum"}
         for of in ("one", "two")
@@ -266,5 +297,5 @@ def test_what_stands_beside_large_pixels_passes_within_what_the_kernel_makes_of_
     found = pipeline.verify(made)
     assert found.passed, str(found)
     array = zarr.open_array(f"o.zarr/i/{after['type']}/0", mode="r+")
-    array[0, 0, 0] += 0.1
+    array[0, :8, :8] += 0.1
     assert not pipeline.verify(made).passed

@@ -4,7 +4,6 @@ import math
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 
@@ -14,13 +13,16 @@ from pipeline.kernels import TOLERANCE
 from pipeline.operation import Operation
 from pipeline.planning import ImagePlan
 from pipeline.storage.maps import MapArray
-from pipeline.verifying.reference import Positions, Wide, evaluate, magnitude_of
+from pipeline.verifying.reference import MOST, Positions, Wide, evaluate, magnitudes_of
 
 CANCELLED = 0.02
 """The least scale of a map, as a part of the magnitude its sums pass through: where they cancel, their rounding stays.
 
 A tolerance of 1e-5 of it is 2e-7 of the magnitude, three float32 roundings.
 """
+
+FAR = 1000
+"""How much greater sums of other windows may be, for their values to tell the scale of a map in this one, too."""
 
 WHOLE = 2**14
 """Pixels that a plane of a map may have to be made again as a whole."""
@@ -43,9 +45,10 @@ class Again:
     seen, values
         Those pixels and as many around as decide on peaks, cut at the map's edge; and the maps (c, y, x) over them.
     doubt
-        How far the numbers of the run may be from these besides the tolerance, pixel by pixel.
+        How far the numbers of the run may be from these besides the tolerance, pixel by pixel: infinitely where sums
+        may have passed beyond float32.
     magnitude
-        The greatest that the sums of the layers may have passed through.
+        The greatest that the sums of the layers may have passed through, and those beside them in a kernel's cells.
     """
 
     plane: int
@@ -56,44 +59,67 @@ class Again:
     magnitude: float
 
 
+@dataclass
+class Reader:
+    """Reads map values of a plane of an image, and remembers the greatest magnitude."""
+
+    image: ImagePlan
+    plane: int
+    largest: float = 0.0
+
+    def read(self, region: Region) -> Wide:
+        """Return the map values of a region, in float64."""
+        values = self.image.scale.exact(self.image.source.read(region, plane=self.plane))
+        self.largest = max(self.largest, float(np.abs(values[np.isfinite(values)]).max(initial=0)))
+        return values
+
+    def at(self, positions: Positions) -> Wide:
+        """Return the map values at positions without gaps."""
+        return self.read(tuple(Interval(int(axis[0]), int(axis[-1]) + 1) for axis in positions))
+
+
 def make(image: ImagePlan, kept: Kept, plane: int, own: Region, halo: Sequence[int] = (0, 0)) -> Again:
     """Make a window of a layer's maps and what lies around it."""
     extents = kept.array.extents
     seen = tuple(Interval(max(0, i.start - h), min(i.stop + h, e)) for i, h, e in zip(own, halo, extents, strict=True))
-    return make_of(image, image.stack.doubted[: kept.place + 1], image.extents, plane, own, seen)
+    reader = Reader(image, plane)
+    reader.read(image.stack.walk({kept.place: seen}, image.extents).read)  # a kernel's whole cells, too
+    return make_of(reader, image.stack.doubted[: kept.place + 1], image.extents, own, seen)
 
 
 def make_of(
-    image: ImagePlan,
+    reader: Reader,
     operations: Sequence[Operation],
     extents: Sequence[tuple[int, ...]],
-    plane: int,
     own: Region,
     seen: Region,
 ) -> Again:
     """Make a window of the maps that some layers end with."""
-    largest = [0.0]
-    made = evaluate(operations, extents, len(operations) - 1, seen, partial(_read, image, plane, largest))
-    doubt = made.doubt.off if made.doubt else np.zeros_like(made.values)
-    return Again(plane, own, seen, made.values, doubt, magnitude_of(operations, largest[0]))
+    place = len(operations) - 1
+    made = evaluate(operations, extents, place, seen, reader.at)
+    magnitude, passed = magnitudes_of(operations, reader.largest)
+    if passed > MOST and made.doubt is None:
+        made = evaluate(operations, extents, place, seen, reader.at, doubted=True)
+    doubt = np.where(made.doubt.vast, np.inf, made.doubt.off) if made.doubt else np.zeros_like(made.values)
+    return Again(reader.plane, own, seen, made.values, doubt, magnitude)
 
 
-def _read(image: ImagePlan, plane: int, largest: list[float], at: Positions) -> Wide:
-    region = tuple(Interval(int(axis[0]), int(axis[-1]) + 1) for axis in at)
-    values = image.scale.exact(image.source.read(region, plane=plane))
-    largest[0] = max(largest[0], float(np.abs(values[np.isfinite(values)]).max(initial=0)))
-    return values
+def scales_of(windows: Sequence[Again]) -> list[float]:
+    """Return for windows of a map what the tolerance is a part of.
 
-
-def scale_of(windows: Sequence[Again]) -> float:
-    """Return what the tolerance is a part of: the greatest value in windows, or `CANCELLED` of the magnitude."""
-    finite = [max(np.abs(w.values[np.isfinite(w.values)]).max(initial=0), CANCELLED * w.magnitude) for w in windows]
-    return float(max(finite, default=0))
+    The greatest value in windows, or `CANCELLED` of the magnitude; but not in those whose sums are `FAR` greater than a
+    window's own: beside nodata of −3.4e38 everything else would be right.
+    """
+    own = [max(np.abs(w.values[np.isfinite(w.values)]).max(initial=0), CANCELLED * w.magnitude) for w in windows]
+    return [
+        float(max(scale for scale, other in zip(own, windows, strict=True) if other.magnitude <= FAR * one.magnitude))
+        for one in windows
+    ]
 
 
 def slack_of(windows: Sequence[Again]) -> list[Wide]:
     """Return for windows of a map how far the numbers of a run may be from them."""
-    return [TOLERANCE * scale_of(windows) + window.doubt for window in windows]
+    return [TOLERANCE * scale + one.doubt for scale, one in zip(scales_of(windows), windows, strict=True)]
 
 
 def is_small(image: ImagePlan, kept: Kept) -> bool:

@@ -10,7 +10,7 @@ from pipeline.execute.decisions import classes
 from pipeline.geometry import whole
 from pipeline.kept import Kept
 from pipeline.planning import ImagePlan
-from pipeline.verifying.again import UNDER, WHOLE, Again, is_small, make_of, slack_of
+from pipeline.verifying.again import UNDER, WHOLE, Again, Reader, is_small, make_of, slack_of
 from pipeline.verifying.tables import Rows, planes_of
 
 
@@ -49,7 +49,7 @@ def make_again(image: ImagePlan, kept: Kept, plane: int) -> Again:
     after = image.after.doubted if image.after else ()
     operations = (*image.stack.doubted[: kept.place + 1], *after)
     extents, one = (*image.extents[: kept.place + 2], *[(1, 1)] * len(after)), whole((1, 1))
-    return make_of(image, operations, extents, plane, one, one)
+    return make_of(Reader(image, plane), operations, extents, one, one)
 
 
 def compare(image: ImagePlan, table: Rows, made: Sequence[Again]) -> Iterator[str]:
