@@ -70,7 +70,7 @@ class Planner:
         self._ends: tuple[str, ...] | None = None
         """The maps that the first image's layers end with."""
         self._bound: dict[tuple[str, ...], tuple[BoundStack, BoundStack]] = {}
-        self._known: OrderedDict[tuple[Source, bool], ImagePlan] = OrderedDict()
+        self._known: OrderedDict[tuple[tuple[Source, str], bool], ImagePlan] = OrderedDict()
 
     def plan(self, source: Source) -> ImagePlan:
         """Plan one image.

@@ -34,6 +34,8 @@ CASES: dict[str, tuple[dict[str, Any], list[dict[str, Any]], dict[str, Any]]] = 
     "a large feature": (BROAD, [{"type": "convolution", "features": "broad"}], {}),
 }
 
+ZEROS = {"minus": -0.0, "plain": 0.0}
+
 
 def sparse(path: Path, shape: tuple[int, int] = (500, 700), **given: Any) -> np.ndarray:
     """Store an image of few chunks, one in the middle and one at the end, and return it whole."""
@@ -70,6 +72,21 @@ def test_a_sparse_image_gives_the_bits_of_the_whole(tmp_path: Path, case: str, e
     else:
         assert len(images.blocks) < len(images.grid) / 2
         assert made.nchunks_initialized < made.nchunks / 2
+
+
+def test_a_fill_value_of_minus_zero_is_no_plain_zero(tmp_path: Path) -> None:
+    """What is planned for one image of a batch is not for another that differs in the sign of zero alone."""
+    images = {name: sparse(tmp_path / f"{name}.zarr", dtype="float32", fill_value=f) for name, f in ZEROS.items()}
+    config = {
+        "input": {"images": str(tmp_path / "*.zarr")},
+        "layers": [{"type": "leaky_relu"}],
+        "output": {"store": str(tmp_path / "out" / "maps.zarr"), "chunks": 32},
+    }
+    job = pipeline.load(config)
+    assert pipeline.run(pipeline.plan(job), "serial").complete
+    for name, image in images.items():
+        made = zarr.open_array(f"{config['output']['store']}/{name}/leaky_relu/0")[:]
+        np.testing.assert_array_equal(made.view("u4"), job.stack(image).view("u4"))
 
 
 def test_pixels_that_only_equal_the_fill_value_are_no_background(tmp_path: Path) -> None:

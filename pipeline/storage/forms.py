@@ -9,6 +9,7 @@ from functools import lru_cache
 from itertools import count
 from typing import Any, Literal
 
+import numpy as np
 import zarr
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.group import ConsolidatedMetadata, GroupMetadata
@@ -33,7 +34,7 @@ def zarr_format(m: MapArray) -> Literal[2, 3]:
 
 def form_of(m: MapArray) -> Form:
     """Return what zarr would make of a map's arrays."""
-    return _form(replace(m, image=""))
+    return _form(replace(m, image="", fill=0), repr(m.fill))
 
 
 @lru_cache(maxsize=8)
@@ -43,7 +44,8 @@ def empty_group(form: Literal[2, 3]) -> dict[str, bytes]:
 
 
 @lru_cache(maxsize=256)
-def _form(m: MapArray) -> Form:
+def _form(m: MapArray, fill: str) -> Form:
+    """Return the form of a kind of maps; their fill value is text, in which −0 is not 0."""
     form = zarr_format(m)
     group = zarr.create_group(MemoryStore(), zarr_format=form)
     metadata: dict[str, Any] = {}
@@ -55,7 +57,7 @@ def _form(m: MapArray) -> Form:
             shards=m.one(level.shards) if level.shards else None,
             dtype=m.encoding.dtype,
             compressors=m.compression.made(form),
-            fill_value=m.fill,
+            fill_value=np.dtype(m.encoding.dtype).type(fill),
             chunk_key_encoding={"name": "default" if form == 3 else "v2", "separator": "/"},
             dimension_names=m.axes if form == 3 else None,
             # Format 2 has no names of dimensions; this is where xarray looks for them.
@@ -73,12 +75,12 @@ def group_files(m: MapArray, windows: Sequence[Window], *, together: bool) -> di
     said = [json.dumps(value) for value in told]
     return {
         name: "".join(part if n % 2 == 0 else said[int(part)] for n, part in enumerate(parts)).encode()
-        for name, parts in _parts(replace(m, image=""), together=together).items()
+        for name, parts in _parts(replace(m, image="", fill=0), repr(m.fill), together=together).items()
     }
 
 
 @lru_cache(maxsize=256)
-def _parts(m: MapArray, *, together: bool) -> dict[str, list[str]]:
+def _parts(m: MapArray, fill: str, *, together: bool) -> dict[str, list[str]]:
     """Return the files of a group with gaps: between the texts, the numbers of what is said of a map in each.
 
     How zarr lays out its JSON does not depend on a title and on numbers, and to write it anew takes milliseconds.
@@ -90,7 +92,7 @@ def _parts(m: MapArray, *, together: bool) -> dict[str, list[str]]:
     numbers = count(1)
     for channel in inside["omero"]["channels"]:
         channel["window"] = {name: f"{mark}-{next(numbers)}" for name in channel["window"]}
-    arrays = ConsolidatedMetadata(form_of(m).metadata) if together else None
+    arrays = ConsolidatedMetadata(_form(m, fill).metadata) if together else None
     made = files(GroupMetadata(attributes, zarr_format(m), arrays))
     return {name: re.split(f'"{mark}-([0-9]+)"', data.decode()) for name, data in made.items()}
 

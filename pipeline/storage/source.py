@@ -102,9 +102,12 @@ class Source:
     digest: str = ""
 
     @property
-    def kind(self) -> "Source":
-        """All but what it is called and where it lies: images of one kind are planned alike."""
-        return replace(self, name="", path="", array=Place("file", ""), digest="")
+    def kind(self) -> tuple["Source", str]:
+        """All but what it is called and where it lies: images of one kind are planned alike.
+
+        The fill value is text here, in which −0 is not 0, and NaN is NaN.
+        """
+        return replace(self, name="", path="", array=Place("file", ""), digest="", fill=None), repr(self.fill)
 
     @property
     def planes(self) -> int:
