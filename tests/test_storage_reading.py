@@ -1,5 +1,6 @@
 """However an image is stored, a run over it gives the bits that it gives over the same pixels stored plainly."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,9 @@ from numcodecs import Blosc, GZip, Zstd
 from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, GzipCodec, TransposeCodec, ZstdCodec
 
 import pipeline
+from pipeline.errors import InputError
+from pipeline.geometry import Interval
+from pipeline.storage.images import open_image
 
 SHAPE, CHUNKS = (2, 61, 47), (1, 16, 12)
 V2: dict[str, dict[str, Any]] = {
@@ -80,3 +84,17 @@ def test_format_2_may_hold_big_endian_numbers(tmp_path: Path, dtype: str) -> Non
     array = zarr.create_array(tmp_path / "big.zarr", shape=SHAPE, chunks=CHUNKS, dtype=dtype, zarr_format=2)
     array[...] = image
     assert np.array_equal(maps(tmp_path, "big.zarr"), maps(tmp_path, "plain.zarr"))
+
+
+@pytest.mark.parametrize(("form", "name"), [case for case in FORMS if case[1] != "sharded"])
+def test_a_chunk_that_is_too_short_is_damaged(tmp_path: Path, form: int, name: str) -> None:
+    """No pixel may be what memory happened to hold before."""
+    settings = (V2 if form == 2 else V3)[name]
+    keys = {}
+    for rows in (16, 8):
+        path = tmp_path / f"{rows}.zarr"
+        made = zarr.create_array(path, data=pixels("uint16"), chunks=(1, rows, 12), zarr_format=form, **settings)
+        keys[rows] = path / made.metadata.encode_chunk_key((0, 0, 0))
+    shutil.copy(keys[8], keys[16])
+    with pytest.raises(InputError, match=r"16\.zarr: y \[0, 20\), x \[0, 20\) cannot be read: a chunk is damaged"):
+        open_image(str(tmp_path / "16.zarr")).read((Interval(0, 20), Interval(0, 20)))

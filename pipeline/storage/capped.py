@@ -20,7 +20,7 @@ from zarr.abc.codec import BytesBytesCodec
 from zarr.codecs import ShardingCodec
 from zarr.core.array import AsyncArray
 
-from pipeline.storage.chunkfiles import numcodec
+from pipeline.storage.chunkfiles import numcodec, zstd_size
 
 SLACK = 64
 """Bytes that checksums may add to a chunk."""
@@ -94,23 +94,6 @@ class Cap:
                 raise ValueError("cut short")
             stored = stream.unused_data
         return b"".join(parts)
-
-
-def zstd_size(frame: bytes) -> int | None:
-    """Return how many bytes the header of a frame says that it holds, if it says so (RFC 8878, 3.1.1.1).
-
-    >>> zstd_size(bytes.fromhex("28b52ffd20050000")), zstd_size(bytes.fromhex("28b52ffd0038"))
-    (5, None)
-    """
-    if len(frame) < 5 or frame[:4] != bytes.fromhex("28b52ffd"):
-        raise ValueError("not a frame of zstd")
-    told = frame[4]
-    single = told >> 5 & 1
-    width = (single, 2, 4, 8)[told >> 6]
-    at = 5 + (1 - single) + (0, 1, 2, 4)[told & 3]
-    if not width:
-        return None
-    return int.from_bytes(frame[at : at + width], "little") + (256 if width == 2 else 0)
 
 
 class _Capped(numcodecs.abc.Codec):  # type: ignore[misc]  # numcodecs carries no types

@@ -12,6 +12,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
+from gzip import GzipFile
+from io import BytesIO
 from itertools import product
 from typing import Any, Self
 
@@ -165,11 +167,18 @@ class ChunkFiles:
         if isinstance(self.codec, Blosc) and int.from_bytes(stored[12:16], "little") != len(stored):
             # Blosc believes its header (bytes 12 to 15: how many bytes there are) and would read beyond a cut chunk.
             raise ValueError(f"{len(stored)} bytes, which is not what its header says: it is damaged or cut short")
-        # Into an array of the right size: bytes that claim to be more do not get it.
+        # Into an array of the right size: bytes that claim to be more do not get it. Of a chunk that is too short
+        # numcodecs would leave the rest of the array as it is, whatever was there: so its size is looked at first.
         chunk = np.empty(self._sizes, self.dtype)
-        decoded = self.codec.decode(stored, out=chunk)
-        if decoded.nbytes != chunk.nbytes:
-            raise ValueError(f"{decoded.nbytes} bytes where a chunk has {chunk.nbytes}")
+        if isinstance(self.codec, GZip):
+            with GzipFile(fileobj=BytesIO(stored)) as file:
+                inflated = file.read(chunk.nbytes + 1)
+            _check(len(inflated), chunk.nbytes)
+            return np.frombuffer(inflated, self.dtype).reshape(self._sizes)
+        said = zstd_size(stored) if isinstance(self.codec, Zstd) else int.from_bytes(stored[4:8], "little")
+        if said is not None:  # where a frame does not say it, numcodecs takes no other size than the array's
+            _check(said, chunk.nbytes)
+        self.codec.decode(stored, out=chunk)
         return chunk
 
     def _put(self, key: str, encoded: Any) -> None:
@@ -180,6 +189,11 @@ class ChunkFiles:
         bits = chunk.view(self._fill.dtype)
         some = bits[tuple(slice(None, None, max(1, n // _LOOKS)) for n in chunk.shape)]
         return bool((some == self._fill).all()) and bool((bits == self._fill).all())
+
+
+def _check(size: int, whole: int) -> None:
+    if size != whole:
+        raise ValueError(f"{size} bytes{' or more' if size > whole else ''} where a chunk has {whole}")
 
 
 def checksum(data: bytes) -> int:
@@ -198,6 +212,23 @@ def numcodec(codec: Any) -> Any:
     if isinstance(codec, ZstdCodec):
         return Zstd(codec.level, codec.checksum)
     return GZip(codec.level) if isinstance(codec, GzipCodec) else None
+
+
+def zstd_size(frame: bytes) -> int | None:
+    """Return how many bytes the header of a frame says that it holds, if it says so (RFC 8878, 3.1.1.1).
+
+    >>> zstd_size(bytes.fromhex("28b52ffd20050000")), zstd_size(bytes.fromhex("28b52ffd0038"))
+    (5, None)
+    """
+    if len(frame) < 5 or frame[:4] != bytes.fromhex("28b52ffd"):
+        raise ValueError("not a frame of zstd")
+    told = frame[4]
+    single = told >> 5 & 1
+    width = (single, 2, 4, 8)[told >> 6]
+    at = 5 + (1 - single) + (0, 1, 2, 4)[told & 3]
+    if not width:
+        return None
+    return int.from_bytes(frame[at : at + width], "little") + (256 if width == 2 else 0)
 
 
 def get(path: str) -> bytes:
