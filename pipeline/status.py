@@ -144,7 +144,7 @@ def check(store: Place) -> Checked:
         faults |= dict(stored.faults(units))
     # A unit that was written twice is as it should be where one of its records says so.
     for units in units_in(store, plan) if faults else ():
-        if named := faults.keys() & set(stored.keys(units)):
+        if units.array not in faults and (named := faults.keys() & set(stored.keys(units))):
             for key in named - dict(stored.faults(units)).keys():
                 del faults[key]
     return Checked(str(store), count, total, tuple(faults.values()))

@@ -228,6 +228,16 @@ def test_status_and_checksums(many: Path, haloflow: Call) -> None:
     assert 0 < told["failed"] == told["missing"]
 
 
+def test_damaged_metadata_of_a_map_are_named(many: Path, haloflow: Call) -> None:
+    assert haloflow("run", "config.yaml", *CUT)[0] == 0
+    Path("maps.zarr/image/pool/zarr.json").write_bytes(b"")
+    code, _, err = haloflow("run", "config.yaml", *CUT, "--resume")
+    assert (code, "maps.zarr/image/pool: its metadata is damaged" in err) == (2, True)
+    Path("maps.zarr/image/pool/0/zarr.json").write_bytes(b"")
+    code, out, _ = haloflow("verify", "config.yaml", "--checksums")
+    assert (code, "image/pool/0: its metadata cannot be read" in out) == (3, True)
+
+
 @pytest.mark.parametrize("counter", [0, 9])
 def test_a_unit_that_was_written_twice_counts_once_and_is_right_where_one_record_says_so(
     many: Path, haloflow: Call, counter: int

@@ -216,3 +216,14 @@ def test_a_silent_owner_on_another_machine_is_watched_before_it_is_taken_for_dea
     second.check()
     second.release("complete")
     assert lock.acquire(store).counter == 3
+
+
+@pytest.mark.parametrize("name", ["000001.json", "000001.beat"])
+def test_a_damaged_lock_is_named_with_what_to_do(tmp_path: Path, name: str) -> None:
+    store = Place.of(str(tmp_path))
+    lock.acquire(store).release("complete")
+    (tmp_path / lock.FOLDER / name).write_text("{")
+    with pytest.raises(OutputError, match=rf"{name}: the lock is damaged .* no run is at work .* delete .*lock$"):
+        lock.acquire(store)
+    shutil.rmtree(tmp_path / lock.FOLDER)
+    assert lock.acquire(store).counter == 1

@@ -6,6 +6,7 @@ from itertools import product
 
 import zarr
 
+from pipeline.errors import HaloflowError, explain
 from pipeline.storage.chunkfiles import checksum
 from pipeline.storage.place import Place
 from pipeline.storage.records import Units
@@ -30,9 +31,23 @@ class Intact:
             yield f"{units.array}/{metadata.encode_chunk_key(place)}"
 
     def faults(self, units: Units) -> Iterator[tuple[str, str]]:
-        """Give the key of each write unit whose stored bytes are not those recorded, and what is wrong with it."""
-        for key, size, expected in zip(self.keys(units), units.sizes, units.sums, strict=True):
-            data = self._store.read(key)
+        """Give the key of each write unit whose stored bytes are not those recorded, and what is wrong with it.
+
+        Where nobody can say which units an array has, its path stands for them.
+        """
+        try:
+            keys = list(self.keys(units))
+        except HaloflowError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever a damaged array makes zarr raise
+            yield units.array, f"{units.array}: its metadata cannot be read ({explain(error)})"
+            return
+        for key, size, expected in zip(keys, units.sizes, units.sums, strict=True):
+            try:
+                data = self._store.read(key)
+            except OSError as error:
+                yield key, f"{key} cannot be read ({explain(error)})"
+                continue
             if len(data or b"") != size:
                 wrong = "is missing" if data is None else f"has {len(data)} bytes, and {size} were written"
                 yield key, f"{key} {wrong}"
@@ -43,5 +58,5 @@ class Intact:
         """Say whether all the stored bytes are those recorded."""
         try:
             return next(self.faults(units), None) is None
-        except Exception:  # noqa: BLE001 - whatever a damaged array makes zarr raise
+        except Exception:  # noqa: BLE001 - what cannot be asked is made again
             return False

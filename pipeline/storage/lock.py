@@ -102,9 +102,12 @@ def look(store: Place) -> Held | None:
     key = _key(low)
     try:
         owner = Owner(**json.loads(store.read(key) or b""))
-        beat = json.loads(store.read(_beat(owner.counter)) or b"{}")
+        key = _beat(owner.counter)
+        beat = json.loads(store.read(key) or b"{}")
     except (TypeError, ValueError) as error:
-        raise OutputError(f"{store}/{key}: the lock is damaged: {error}") from None
+        raise OutputError(
+            f"{store}/{key}: the lock is damaged ({error}); if no run is at work in the store, delete {store}/{FOLDER}"
+        ) from None
     return Held(owner, beat)
 
 

@@ -12,7 +12,7 @@ import zarr
 from zarr.core.common import ZMETADATA_V2_JSON
 from zarr.core.group import ConsolidatedMetadata, GroupMetadata
 
-from pipeline.errors import HaloflowError, OutputError
+from pipeline.errors import HaloflowError, OutputError, explain
 from pipeline.geometry import Region
 from pipeline.storage import lock, records
 from pipeline.storage.cache import ChunkCache
@@ -181,8 +181,15 @@ def metadata(m: MapArray, windows: Sequence[Window]) -> GroupMetadata:
 
 
 def shown(store: Where, group: str) -> GroupMetadata:
-    """Return what `show` wrote of a map whose path in the store is ``group``."""
-    return zarr.open_group((Place.of(store) / group).store(), mode="r").metadata
+    """Return what `show` wrote of a map whose path in the store is ``group``; raises `OutputError` where it cannot."""
+    try:
+        return zarr.open_group((Place.of(store) / group).store(), mode="r").metadata
+    except HaloflowError:
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever damaged metadata make zarr raise
+        raise OutputError(
+            f"output.store: {store}/{group}: its metadata is damaged ({explain(error)}); begin anew with --overwrite"
+        ) from None
 
 
 def finish(store: Where, maps: Mapping[str, GroupMetadata] | None, record: dict[str, Any]) -> None:
