@@ -43,7 +43,8 @@ def rounded(block: Block, off: Block, terms: int) -> Block:
     """Return how far pixels are off where the rounding of sums of so many ``terms`` of them is counted as theirs.
 
     Roundings add up like a random walk: N. Higham, T. Mary, "A New Approach to Probabilistic Rounding Error Analysis",
-    SIAM J. Sci. Comput. 41 (2019). Runs were seen to be off by a quarter of this at the most.
+    SIAM J. Sci. Comput. 41 (2019). Runs over images of noise were off by a quarter of this at the most; beside single
+    pixels far above all others they come nearer to it.
     """
     return off + np.where(np.isfinite(block), math.sqrt(terms) * UNIT * np.abs(block), 0)
 
