@@ -69,6 +69,11 @@ class ImagePlan:
         return tuple(k for k in self.made if k.stored)
 
     @property
+    def pixels(self) -> int:
+        """The pixels of the input, those of all planes."""
+        return self.source.planes * math.prod(self.extents[0])
+
+    @property
     def count(self) -> int:
         """The number of all blocks: those of one plane after those of another."""
         return self.source.planes * len(self.grid)

@@ -16,13 +16,14 @@ from pipeline.errors import HaloflowError, OutputError, RunError
 from pipeline.execute import cluster as dask_executor
 from pipeline.execute import crew as crews
 from pipeline.execute import serial
+from pipeline.execute.account import Account
 from pipeline.execute.course import Course
 from pipeline.execute.crew import Crew
 from pipeline.execute.interrupts import Interrupts
 from pipeline.execute.report import Report
 from pipeline.execute.runfile import RunFile
 from pipeline.execute.task import Outcome
-from pipeline.execute.watching import Event, Watch
+from pipeline.execute.watching import Event
 from pipeline.kinds import Kinds
 from pipeline.planning import Plan
 from pipeline.storage import output, target
@@ -117,11 +118,11 @@ def run(
             else:
                 output.reopen(plan.store)
             whole = before is not None and before.get("complete") is True
-            told, watch = RunFile(plan, len(plan.inputs), name, crew), Watch(progress)
-            watch.start(str(plan.store), len(plan.inputs), name, crew.workers, crew.dashboard)
-            report = _through(Course(plan, lock, found, name, watch, whole=whole), execute, told)
+            told, account = RunFile(plan, len(plan.inputs), name, crew), Account(plan, name, progress)
+            account.start(crew)
+            report = _through(Course(plan, lock, found, account, whole=whole), execute, told)
         state = "complete" if report.complete else "failed"
-        watch.end(report)
+        account.end(report)
     finally:
         if told and state == "interrupted" and not lock.lost:
             told.break_off()
@@ -203,7 +204,7 @@ def _other_kernels(plan: Plan, before: Mapping[str, Any]) -> list[str]:
 def _through(course: Course, execute: Execute, told: RunFile) -> Report:
     """Run all that is not recorded, and end with the mark."""
     plan, lock = course.plan, course.lock
-    lock.begin(course.news)
+    lock.begin(course.account.news)
     with Interrupts() as interrupts:
         for outcome in execute(course.work(interrupts.heard), course.segments, interrupts.heard):
             course.take(outcome)

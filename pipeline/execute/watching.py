@@ -1,12 +1,9 @@
 """What is told of a run while it goes on: events, for a terminal, a log, or another program."""
 
-import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from pipeline.execute.report import Report
-from pipeline.execute.task import Done, Outcome
 
 
 @dataclass(frozen=True)
@@ -93,59 +90,3 @@ def plain(event: Event) -> dict[str, Any]:
     told = event.report.to_dict() if isinstance(event, Finished) else asdict(event)
     more = {"megapixels_per_second": round(event.rate, 6)} if isinstance(event, Progress) else {}
     return {"event": _NAMES[type(event)], **told, **more}
-
-
-class Watch:
-    """Counts what a run tells, and passes it on as events, to nobody if nobody listens."""
-
-    def __init__(self, listener: Callable[[Event], None] | None) -> None:
-        self._tell = listener or (lambda _: None)
-        self._images = self._images_done = self._ended = self._retries = 0
-        self._pixels = 0.0
-        self._bytes = (0, 0)
-        self._clock = time.perf_counter()
-
-    def start(self, store: str, images: int, cluster: str, workers: int, dashboard: str | None) -> None:
-        """Tell that work begins; images that could not be planned count, too."""
-        self._images, self._clock = images, time.perf_counter()
-        self._tell(Started(store, images, cluster, workers, dashboard))
-
-    def take(self, outcome: Outcome, pixels: float) -> None:
-        """Count what a task tells, and its share of the pixels of its image."""
-        self._ended += 1
-        self._pixels += pixels
-        self._retries += outcome.retries
-        if isinstance(outcome, Done):
-            self._bytes = (self._bytes[0] + outcome.bytes_read, self._bytes[1] + outcome.bytes_written)
-
-    def progress(self, tasks: int, done: int, failed: int) -> None:
-        """Tell how far the run is."""
-        seconds = time.perf_counter() - self._clock
-        left = (tasks - done - failed) * seconds / self._ended if self._ended else None
-        self._tell(
-            Progress(
-                tasks,
-                done,
-                failed,
-                self._images,
-                self._images_done,
-                round(self._pixels),
-                *self._bytes,
-                self._retries,
-                round(seconds, 3),
-                None if left is None else round(max(0.0, left), 1),
-            )
-        )
-
-    def failed(self, image: str, task: str, reason: str) -> None:
-        """Tell of a failure."""
-        self._tell(TaskFailed(image, task, reason))
-
-    def image_done(self, image: str, failed: int) -> None:
-        """Tell that all tasks of an image have ended."""
-        self._images_done += 1
-        self._tell(ImageDone(image, failed))
-
-    def end(self, report: Report) -> None:
-        """Tell that the run has ended."""
-        self._tell(Finished(report))
