@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import pipeline
-from tests.test_tables import brute, whole
+from tests.test_tables import whole
+from tests.test_tables_peaks import brute
 
 FEATURES = {"a": {"rows": [[1, -2, 3], [2, 1, -1]]}, "b": {"rows": [[-1, 2, 1], [1, 0, 2]]}}
 
