@@ -13,7 +13,6 @@ KEPT = 2**28
 MAPPED = 2**25
 """Bytes from which on an array has pages of its own, which are given back at once: the most that glibc takes."""
 
-
 USUAL = 2**17
 """glibc's own value of both, where the environment says no other."""
 

@@ -20,14 +20,13 @@ from zarr.abc.codec import BytesBytesCodec
 from zarr.codecs import ShardingCodec
 from zarr.core.array import AsyncArray
 
-from pipeline.storage.chunkfiles import numcodec, zstd_size
+from pipeline.storage.chunkfiles import numcodec, refuse_cut, zstd_size
 
 SLACK = 64
 """Bytes that checksums may add to a chunk."""
 
 WIDEST = 16
 """Bytes of a number as a filter may have made it."""
-
 
 LZMA_MEMORY = 2**27
 """Bytes that a stream of LZMA may ask for to be decoded: more than those of its highest preset do."""
@@ -48,8 +47,7 @@ class Cap:
         """Return the decoded bytes; raises `ValueError` where they are too many, and what the codec raises."""
         kind, codec = self.codec.codec_id, self.codec
         if kind == "blosc":
-            if int.from_bytes(stored[12:16], "little") != len(stored):  # it would read beyond
-                raise ValueError(f"{len(stored)} bytes, which is not what its header says: it is damaged or cut short")
+            refuse_cut(stored)
             self._check(int.from_bytes(stored[4:8], "little"))
         elif kind == "lz4":
             self._check(int.from_bytes(stored[:4], "little"))

@@ -164,9 +164,8 @@ class ChunkFiles:
         """Return a chunk of its bytes; raises what the codec raises for damaged ones."""
         if self.codec is None:
             return np.frombuffer(stored, self.dtype).reshape(self._sizes)
-        if isinstance(self.codec, Blosc) and int.from_bytes(stored[12:16], "little") != len(stored):
-            # Blosc believes its header (bytes 12 to 15: how many bytes there are) and would read beyond a cut chunk.
-            raise ValueError(f"{len(stored)} bytes, which is not what its header says: it is damaged or cut short")
+        if isinstance(self.codec, Blosc):
+            refuse_cut(stored)
         # Into an array of the right size: bytes that claim to be more do not get it. Of a chunk that is too short
         # numcodecs would leave the rest of the array as it is, whatever was there: so its size is looked at first.
         chunk = np.empty(self._sizes, self.dtype)
@@ -205,6 +204,15 @@ def checksum(data: bytes) -> int:
     return int(google_crc32c.value(data))
 
 
+def refuse_cut(stored: bytes) -> None:
+    """Raise `ValueError` where bytes that Blosc made are not as many as their header says, in bytes 12 to 15.
+
+    Blosc believes it and would read beyond them.
+    """
+    if int.from_bytes(stored[12:16], "little") != len(stored):
+        raise ValueError(f"{len(stored)} bytes, which is not what its header says: it is damaged or cut short")
+
+
 def numcodec(codec: Any) -> Any:
     """Return numcodecs' codec for one of zarr's, or None."""
     if isinstance(codec, BloscCodec):
@@ -235,14 +243,18 @@ def get(path: str) -> bytes:
     """Return the bytes of a file."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        size = os.fstat(descriptor).st_size
-        parts = []
-        while size > 0 and (part := os.read(descriptor, size)):
-            parts.append(part)
-            size -= len(part)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        return read_from(descriptor, 0, os.fstat(descriptor).st_size)
     finally:
         os.close(descriptor)
+
+
+def read_from(descriptor: int, first: int, length: int) -> bytes:
+    """Return bytes of an open file from a place on, fewer where it ends before; the system may give them in parts."""
+    parts = []
+    while length > 0 and (part := os.pread(descriptor, length, first)):
+        parts.append(part)
+        first, length = first + len(part), length - len(part)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 def put_aside(target: str, data: Any, folder: str | None = None) -> str:

@@ -14,7 +14,7 @@ from zarr.codecs import BytesCodec, Crc32cCodec, ShardingCodec
 from zarr.codecs.sharding import ShardingCodecIndexLocation
 from zarr.storage import LocalStore
 
-from pipeline.storage.chunkfiles import ChunkFiles, checksum
+from pipeline.storage.chunkfiles import ChunkFiles, checksum, read_from
 
 NOWHERE = 2**64 - 1
 """Offset and length, in an index, of a chunk that is all fill value."""
@@ -104,10 +104,6 @@ def get_part(path: str, start: int, length: int) -> bytes:
         first = start if start >= 0 else size + start
         if not 0 <= first <= first + length <= size:
             raise ValueError(f"the shard has {size} bytes, its index names {first} to {first + length}")
-        parts = []
-        while length > 0 and (part := os.pread(descriptor, length, first)):
-            parts.append(part)
-            first, length = first + len(part), length - len(part)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        return read_from(descriptor, first, length)
     finally:
         os.close(descriptor)
