@@ -5,11 +5,12 @@ import platform
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
-
-from distributed import Client
+from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import ClusterError, explain
+
+if TYPE_CHECKING:
+    from distributed import Client  # what only opens images has no use for it, and it takes long to load
 
 PACKAGES = ("haloflow", "numpy", "zarr", "dask", "distributed", "numcodecs", "scipy", "numba", "onnxruntime")
 """What must be of one version on client and workers: what speaks between them, and what decides the bits."""
@@ -28,7 +29,7 @@ def versions(ask: Callable[[Callable[..., str]], Any]) -> dict[str, Any]:
 def own() -> Mapping[str, Any]:
     """Return the versions of this process; what is not installed has an exception for one.
 
-    To look them up takes some 50 ms: a package's whole description is parsed for each.
+    To look them up takes some 15 ms: a package's whole description is parsed for each.
     """
 
     def answer(function: Callable[..., str]) -> Any:
@@ -57,7 +58,7 @@ def unlike(theirs: Mapping[str, Any], mine: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def agree(client: Client, name: str) -> None:
+def agree(client: "Client", name: str) -> None:
     """Raise `ClusterError` where a worker has another version of something than this process, or lacks it."""
     mine = own()
     try:
@@ -80,7 +81,7 @@ def agree(client: Client, name: str) -> None:
         raise ClusterError("\n".join([*lines, "install the same versions on the workers as here"]))
 
 
-def latecomers(client: Client, workers: Iterable[str], patience: float) -> dict[str, list[str]]:
+def latecomers(client: "Client", workers: Iterable[str], patience: float) -> dict[str, list[str]]:
     """Return of those of the workers that answer within seconds, and are not as this process, in words what is not."""
     mine = own()
 

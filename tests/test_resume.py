@@ -18,7 +18,7 @@ from pipeline.errors import OutputError
 from pipeline.execute import running, task
 from pipeline.status import check
 from pipeline.storage import chunkfiles, lock, recorded, target
-from pipeline.storage.identity import digest
+from pipeline.storage.identity import DECIDING, digest
 from pipeline.storage.place import Place
 from pipeline.storage.records import Segments, Units, units_in
 
@@ -146,7 +146,7 @@ def test_another_kernel_or_version_is_refused_and_another_machine_setting_is_not
     assert haloflow("run", "config.yaml", *CUT)[0] == 0
     assert haloflow("run", "config.yaml", *CUT, "--resume", "--memory", "4GB", "--quiet")[0] == 0
     assert "kernel: None → numpy" in haloflow("run", "config.yaml", *CUT, "--resume", "--kernel", "numpy")[2]
-    monkeypatch.setattr("pipeline.storage.identity._version", lambda _: "9.9")
+    monkeypatch.setattr("pipeline.storage.identity.own", lambda: dict.fromkeys(DECIDING, "9.9"))
     assert "versions.numba: " in haloflow("run", "config.yaml", *CUT, "--resume")[2]
 
 

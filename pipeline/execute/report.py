@@ -1,6 +1,6 @@
 """What happened in a run."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from pipeline.execute.decisions import Decided
@@ -26,7 +26,7 @@ class Report:
     started: str
     missing_chunks: int = 0
     """Chunks, or shards, of the images that are not stored, as far as that is known: they were taken for fill value."""
-    failures: tuple[dict[str, Any], ...] = field(default=())
+    failures: tuple[dict[str, Any], ...] = ()
     tables: tuple[str, ...] = ()
     """Where the tables lie, if any were asked for."""
     decided: Decided | None = None

@@ -72,11 +72,6 @@ class ChunkCache:
     _arrays: OrderedDict[tuple[Place, str], Handle] = field(default_factory=OrderedDict)
     _lock: Lock = field(default_factory=Lock)
 
-    @property
-    def nbytes(self) -> int:
-        """The bytes of pixels held now."""
-        return self._size
-
     def fit(self, limit: int) -> None:
         """Hold no more than so many bytes from now on: what the plan of the image at work leaves room for."""
         with self._lock:

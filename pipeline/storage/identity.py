@@ -3,12 +3,12 @@
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from pipeline.agreement import own
 
 FORMAT = 3
 """Of the records, and of what they call an image's metadata; a store of another is not gone on with."""
@@ -41,7 +41,7 @@ def identity(
         "output": output,
         "kernel": kernel,
         "format": FORMAT,
-        "versions": {name: found for name in DECIDING if (found := _version(name))},
+        "versions": {name: found for name in DECIDING if isinstance(found := own()[name], str)},
     }
 
 
@@ -81,11 +81,3 @@ def _leaves(path: str, value: Any) -> Iterator[tuple[str, Any]]:
 def _digest_of(array: NDArray[np.float64]) -> str:
     named = f"{array.dtype.str} {array.shape}".encode() + np.ascontiguousarray(array).tobytes()
     return hashlib.sha256(named).hexdigest()[:16]
-
-
-@cache
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None

@@ -1,4 +1,4 @@
-"""The output store: one Zarr v3 group a run, in it a group an image, in that an OME-Zarr image for each kept layer.
+"""The output store: one Zarr group a run, in it a group an image, in that an OME-Zarr image for each kept layer.
 
 The run's own things lie under one reserved name in the root's attributes and as a group beside the images: its locks
 and its records. What a run has made is complete when its ``complete`` mark is true; that mark is written last.
