@@ -25,7 +25,7 @@ from pipeline.stack import BoundStack
 from pipeline.storage.images import stem
 from pipeline.storage.maps import MapArray
 from pipeline.storage.place import Place
-from pipeline.storage.source import Source, place_of
+from pipeline.storage.source import Source
 
 STORE_RATE = 3e8
 """Bytes a second through storage and codec, roughly, for the forecast of time."""
@@ -102,9 +102,8 @@ class ImagePlan:
     def where(self, number: int) -> str:
         """Say where in the image a block lies: its plane, and the first input pixel of its square."""
         plane, index = self.at(number)
-        axes = zip(self.source.outer, place_of(plane, self.source.outer), strict=True)
-        names = [f"{axis.name} {axis.first + place}, " for axis, place in axes]
-        return f"{''.join(names)}input pixel {tuple(a * b for a, b in zip(index, self.grid.step, strict=True))}"
+        first = tuple(a * b for a, b in zip(index, self.grid.step, strict=True))
+        return f"{self.source.named(plane)}input pixel {first}"
 
     @property
     def places(self) -> tuple[int, ...]:

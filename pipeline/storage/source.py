@@ -201,17 +201,20 @@ class Source:
         try:
             yield
         except PlaceError as error:
-            raise InputError(f"{self.path}: {self._where(plane, region)} cannot be read: {error}") from None
+            raise InputError(f"{self._where(plane, region)} cannot be read: {error}") from None
         except Exception as error:
             raise InputError(
-                f"{self.path}: {self._where(plane, region)} cannot be read: a chunk is damaged or missing "
+                f"{self._where(plane, region)} cannot be read: a chunk is damaged or missing "
                 f"({type(error).__name__}: {error})"
             ) from error
 
     def _where(self, plane: int, region: Region) -> str:
+        return f"{self.path}: {self.named(plane)}y {region[0]}, x {region[1]}"
+
+    def named(self, plane: int) -> str:
+        """Return in words which plane of the array a plane is, to stand before a place in it: ``t 11, z 2, ``."""
         places = zip(self.outer, place_of(plane, self.outer), strict=True)
-        outer = "".join(f"{axis.name} {axis.first + at}, " for axis, at in places)
-        return f"{outer}y {region[0]}, x {region[1]}"
+        return "".join(f"{axis.name} {axis.first + at}, " for axis, at in places)
 
     def _plane(self, array: Handle, region: Region, plane: int) -> NDArray[Any]:
         """Return a region, in pixels of the array, of one plane."""
