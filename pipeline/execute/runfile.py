@@ -23,7 +23,7 @@ class RunFile:
     ``timings``, and the ``report`` of a run that came to its end.
     """
 
-    def __init__(self, plan: Plan, images: int, cluster: str, crew: Crew) -> None:
+    def __init__(self, plan: Plan, cluster: str, crew: Crew) -> None:
         self._plan = plan
         self._clock = time.perf_counter()
         first = plan.images[0]
@@ -32,7 +32,7 @@ class RunFile:
             "config": dict(plan.config),
             "versions": dict(own()),
             "plan": {
-                "images": images,
+                "images": len(plan.inputs),
                 "memory_limit": plan.memory,
                 "peak_memory": first.peak_memory,
                 "kernels": {operation.name: choice.backend for operation, choice in kernels},

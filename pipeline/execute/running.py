@@ -118,7 +118,7 @@ def run(
             else:
                 output.reopen(plan.store)
             whole = before is not None and before.get("complete") is True
-            told, account = RunFile(plan, len(plan.inputs), name, crew), Account(plan, name, progress)
+            told, account = RunFile(plan, name, crew), Account(plan, name, progress)
             account.start(crew)
             report = _through(Course(plan, lock, found, account, whole=whole), execute, told)
         state = "complete" if report.complete else "failed"
