@@ -141,38 +141,6 @@ def test_another_run_s_store_is_refused() -> None:
         pipeline.verify(pipeline.load(other))
 
 
-@pytest.mark.parametrize("shrink", ["mean", "max"])
-@pytest.mark.parametrize("dtype", ["float32", "float16", "int8"])
-def test_the_levels_of_a_pyramid_are_verified_too(shrink: str, dtype: str) -> None:
-    image = RNG.normal(size=(101, 67)).astype(np.float32)
-    image[50, 10:12] = np.nan, np.inf
-    made = job(image, {"type": "relu"}, chunks=16, pyramid=shrink, dtype=dtype)
-    found = pipeline.verify(made)
-    assert found.passed, found
-    assert found.windows > pipeline.verify(job(image, {"type": "relu"}, chunks=16, dtype=dtype)).windows
-
-
-def test_a_level_that_is_not_what_the_one_before_makes_does_not_pass() -> None:
-    made = job(RNG.normal(size=(101, 67)).astype(np.float32), {"type": "relu"}, chunks=16, pyramid="mean")
-    level = zarr.open_array("o.zarr/i/relu/2", mode="r+")
-    level[0, 0, :2] += 1e-3
-    found = pipeline.verify(made)
-    assert not found.passed
-    assert found.off == 3  # and the pixel of the next level that is made of them
-    assert "3 pixels of further levels are not what the level before makes" in str(found)
-
-
-def test_a_level_that_is_damaged_or_missing_is_named() -> None:
-    made = job(RNG.normal(size=(101, 67)).astype(np.float32), {"type": "relu"}, chunks=16, pyramid="mean")
-    Path("o.zarr/i/relu/1/c/0/0/0").write_bytes(b"damaged")
-    found = pipeline.verify(made)
-    assert not found.passed
-    assert any(name.startswith("i/relu level 1 y [0, 24), x [0, 24): ") for name in found.unreadable)
-    Path("o.zarr/i/relu/3/zarr.json").unlink()
-    with pytest.raises(OutputError, match=r"o\.zarr/i/relu/3: cannot be read"):
-        pipeline.verify(made)
-
-
 def test_matches_of_little_contrast_are_right_within_the_rounding_of_their_pixels_and_no_further() -> None:
     image = (60_000 + np.rint(RNG.normal(0, 9, (120, 120)))).astype(np.uint16)
     features = {"spot": {"rows": RNG.normal(size=(5, 5)).tolist()}}

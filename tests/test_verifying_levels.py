@@ -1,0 +1,48 @@
+"""The levels of a pyramid are verified, too: each against the one before."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+
+import pipeline
+from pipeline.errors import OutputError
+from tests.test_verification import RNG, job
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize("shrink", ["mean", "max"])
+@pytest.mark.parametrize("dtype", ["float32", "float16", "int8"])
+def test_the_levels_of_a_pyramid_are_verified_too(shrink: str, dtype: str) -> None:
+    image = RNG.normal(size=(101, 67)).astype(np.float32)
+    image[50, 10:12] = np.nan, np.inf
+    made = job(image, {"type": "relu"}, chunks=16, pyramid=shrink, dtype=dtype)
+    found = pipeline.verify(made)
+    assert found.passed, found
+    assert found.windows > pipeline.verify(job(image, {"type": "relu"}, chunks=16, dtype=dtype)).windows
+
+
+def test_a_level_that_is_not_what_the_one_before_makes_does_not_pass() -> None:
+    made = job(RNG.normal(size=(101, 67)).astype(np.float32), {"type": "relu"}, chunks=16, pyramid="mean")
+    level = zarr.open_array("o.zarr/i/relu/2", mode="r+")
+    level[0, 0, :2] += 1e-3
+    found = pipeline.verify(made)
+    assert not found.passed
+    assert found.off == 3  # and the pixel of the next level that is made of them
+    assert "3 pixels of further levels are not what the level before makes" in str(found)
+
+
+def test_a_level_that_is_damaged_or_missing_is_named() -> None:
+    made = job(RNG.normal(size=(101, 67)).astype(np.float32), {"type": "relu"}, chunks=16, pyramid="mean")
+    Path("o.zarr/i/relu/1/c/0/0/0").write_bytes(b"damaged")
+    found = pipeline.verify(made)
+    assert not found.passed
+    assert any(name.startswith("i/relu level 1 y [0, 24), x [0, 24): ") for name in found.unreadable)
+    Path("o.zarr/i/relu/3/zarr.json").unlink()
+    with pytest.raises(OutputError, match=r"o\.zarr/i/relu/3: cannot be read"):
+        pipeline.verify(made)
