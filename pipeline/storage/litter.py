@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterable
 from contextlib import suppress
 
-from pipeline.storage.chunkfiles import PARTIAL
+from pipeline.storage.files import PARTIAL
 from pipeline.storage.place import Place
 
 

@@ -20,7 +20,7 @@ from zarr.storage import StorePath
 
 from pipeline.errors import PlaceError
 from pipeline.storage.allowed import allowed
-from pipeline.storage.chunkfiles import get, put, put_aside
+from pipeline.storage.files import get, put, put_aside
 from pipeline.storage.remote import NOT_LISTED, SCHEMES, WRITABLE, connect
 
 VARIABLE = "HALOFLOW_STORAGE_OPTIONS"

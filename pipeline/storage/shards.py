@@ -14,7 +14,8 @@ from zarr.codecs import BytesCodec, Crc32cCodec, ShardingCodec
 from zarr.codecs.sharding import ShardingCodecIndexLocation
 from zarr.storage import LocalStore
 
-from pipeline.storage.chunkfiles import ChunkFiles, checksum, read_from
+from pipeline.storage.chunkfiles import ChunkFiles, checksum
+from pipeline.storage.files import read_from
 
 NOWHERE = 2**64 - 1
 """Offset and length, in an index, of a chunk that is all fill value."""
