@@ -26,6 +26,13 @@ def read_from(descriptor: int, first: int, length: int) -> bytes:
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
+def write_to(descriptor: int, data: Any) -> None:
+    """Write all bytes to an open file, which the system may take in parts."""
+    left = memoryview(data).cast("B")
+    while left:
+        left = left[os.write(descriptor, left) :]
+
+
 def put_aside(target: str, data: Any, folder: str | None = None) -> str:
     """Write a file under a name of its own beside its target, or in a folder, which is made; return its path."""
     above, name = os.path.split(target)
@@ -64,9 +71,7 @@ def _put(path: str, data: Any) -> None:
     """Write a new file."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
-        left = memoryview(data).cast("B")
-        while left:
-            left = left[os.write(descriptor, left) :]
+        write_to(descriptor, data)
     except OSError:  # a full disk, say: half of it is of no use to anybody
         os.unlink(path)
         raise

@@ -28,6 +28,7 @@ import numpy as np
 
 from pipeline.errors import OutputError
 from pipeline.storage.chunkfiles import checksum
+from pipeline.storage.files import write_to
 from pipeline.storage.images import RESERVED
 from pipeline.storage.machine import boot
 from pipeline.storage.place import Place
@@ -210,9 +211,7 @@ class Segment:
     def _put(file: int, data: bytes) -> None:
         before = os.fstat(file).st_size
         try:
-            left = memoryview(data)
-            while left:
-                left = left[os.write(file, left) :]
+            write_to(file, data)
         except OSError:
             os.ftruncate(file, before)  # what follows a torn frame would not be read
             raise
