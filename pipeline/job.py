@@ -74,6 +74,8 @@ class JobStack:
             raise InputError(
                 f"the stack takes NumPy and Dask arrays, and xarray's DataArrays of them, not {type(image).__name__}"
             )
+        if isinstance(image._meta if lazy else image, np.ma.MaskedArray):  # noqa: SLF001 - Dask has no other name for it
+            raise InputError("the image is a masked array; say what masked pixels are: image.filled(VALUE)")
         if any(math.isnan(extent) for extent in image.shape):
             raise InputError("the array's chunk sizes are unknown; call its compute_chunk_sizes() first")
         if image.ndim not in (2, 3) or 0 in image.shape:

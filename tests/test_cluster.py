@@ -259,3 +259,10 @@ def test_unknown_chunk_sizes_are_named(small: Path, axis: int) -> None:
     keep = da.from_array(np.arange(image.shape[axis]) % 2 == 0)
     with pytest.raises(InputError, match="compute_chunk_sizes"):
         pipeline.load("config.yaml").stack(da.compress(keep, image, axis))
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_what_masked_pixels_are_is_not_guessed(small: Path, lazy: bool) -> None:
+    image = np.ma.masked_greater(np.arange(900, dtype=np.uint16).reshape(30, 30), 500)
+    with pytest.raises(InputError, match=r"masked array; say what masked pixels are: image.filled\(VALUE\)"):
+        pipeline.load("config.yaml").stack(da.from_array(image, chunks=10) if lazy else image)
