@@ -13,7 +13,9 @@ from zarr.codecs import BloscCodec, GzipCodec, ZstdCodec
 
 from pipeline.errors import InputError
 from pipeline.geometry import Interval
-from pipeline.storage.images import RESERVED, find, find_apart, open_image, stem
+from pipeline.storage import alike
+from pipeline.storage.images import RESERVED, digest_of, find, find_apart, open_image, stem
+from pipeline.storage.place import Place
 from tests.examples import described
 
 PIXELS = (np.arange(3 * 10 * 14).reshape(3, 10, 14) * 7 + 1).astype(np.uint16)
@@ -273,3 +275,16 @@ def test_an_image_stored_as_y_x_c_is_told_what_to_do():
         InputError, match=re.escape("is 40 × 50 × 3, which looks like (y, x, c); store it as (c, y, x)")
     ):
         open_image("a.zarr")
+
+
+def test_metadata_that_could_not_be_read_once_count_as_what_they_are(monkeypatch):
+    zarr.create_array("a.zarr", data=np.ones((4, 5), np.uint8))
+    place, opener = Place.of("a.zarr"), alike.Opener(0)
+    with monkeypatch.context() as patched:
+        patched.setattr(alike, "documents", fail)
+        first = opener.open(place)
+    assert first.digest == opener.open(place).digest == digest_of(place, first.array)
+
+
+def fail(place):
+    raise OSError(f"{place}: the network is away for a moment")

@@ -27,9 +27,11 @@ class Opener:
             return open_image(place, self._level, "input.level")
         try:
             found = documents(place)
-        except (OSError, ValueError):  # what is wrong with it is said when it is opened
+        except (OSError, ValueError):
             found = ()
-        known = self._known.get(found) if found else None
+        if not found:  # what is wrong with it is said when it is opened, if it still is
+            return open_image(place, self._level, "input.level")
+        known = self._known.get(found)
         if known is not None:
             below, inside, source = known
             array = place / below if below else place
