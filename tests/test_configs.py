@@ -126,6 +126,8 @@ def test_the_readme_s_python_runs(project: Path, haloflow: Call) -> None:
     names: dict[str, object] = {"__name__": "readme"}
     for block in blocks("python"):
         exec(compile(block, "README.md", "exec"), names)  # noqa: S102 - it is our own
+    (line,) = re.findall(r"`(xarray\.open_zarr\([^`]*\))`", README)
+    assert "0" in eval(line, {"xarray": pytest.importorskip("xarray")})  # noqa: S307 - so is this
 
 
 def test_the_readme_s_config_is_one_of_ours() -> None:
