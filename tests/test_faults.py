@@ -47,6 +47,23 @@ def test_a_bad_image_of_several_fails_alone_and_resume_does_only_it(small: Path,
     assert all(np.array_equal(stores[0], s) for s in stores)
 
 
+@pytest.mark.parametrize(("version", "name"), [("0.5", "zarr.json"), ("0.4", ".zattrs")])
+@pytest.mark.parametrize("left", ["", "{", "{}"])
+def test_what_is_done_is_not_removed_where_a_store_does_not_say_of_which_run_it_is(
+    small: Path, haloflow: Call, version: str, name: str, left: str
+) -> None:
+    words = ["run", "config.yaml", "--cluster", "serial", "--set", f"output.ome_zarr={version}"]
+    assert haloflow(*words)[0] == 0
+    before = {path: path.read_bytes() for path in Path("maps.zarr/image").rglob("*") if path.is_file()}
+    whole = Path("maps.zarr", name).read_bytes()
+    Path("maps.zarr", name).write_text(left)
+    code, _, err = haloflow(*words, "--resume")
+    assert (code, "what maps.zarr says of its run is damaged; bring its metadata back, or begin" in err) == (2, True)
+    assert {path: path.read_bytes() for path in before} == before
+    Path("maps.zarr", name).write_bytes(whole)
+    assert "done (1 of them before)" in haloflow(*words, "--resume")[1]
+
+
 @pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupt_lets_what_is_under_way_be_recorded(
     small: Path, haloflow: Call, number: int, expected: int

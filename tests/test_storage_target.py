@@ -62,6 +62,11 @@ def test_a_store_on_a_web_server_or_with_a_file_above_it_is_refused():
     refused("file/deep/out", "file is a file, so file/deep/out cannot be made")
 
 
+def test_a_link_to_itself_is_no_place_of_a_store():
+    Path("circle").symlink_to("circle")
+    refused("circle", "output.store: circle is a link that leads back to itself")
+
+
 def test_a_store_that_exists_is_replaced_only_if_asked_and_ours():
     make("out.zarr", [a_map()])
     refused(

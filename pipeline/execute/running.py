@@ -94,7 +94,7 @@ def run(
     seen = look(plan.store)
     fresh = not target.exists(plan.store)
     makes = plan.store.is_local and not plan.store.exists()
-    before = target.recorded(plan.store) if resume and not fresh else None
+    before = target.begun(plan.store) if resume and not fresh else None
     found = _found(plan, before) if before else None
     try:
         lock = acquire(plan.store)

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import zarr
@@ -16,6 +17,9 @@ from pipeline.storage.place import METADATA, Place, Where
 
 RUN = f"{RESERVED}/run.json"
 """What a store keeps of its latest run for people to read."""
+
+ROOT = (("zarr.json",), (".zattrs", ".zgroup"))
+"""In each format of Zarr the files in which a store says that it is one, and of which run."""
 
 
 def check(store: Where, inputs: Sequence[Where], *, overwrite: bool = False, resume: bool = False) -> None:
@@ -58,7 +62,9 @@ def exists(store: Place) -> bool:
 
 def _check_above(store: Place) -> None:
     """Refuse a folder that cannot be made."""
-    target = store.path.resolve()
+    target = Path(os.path.realpath(store.root))
+    if target.is_symlink():  # all others have been followed
+        raise OutputError(f"output.store: {store} is a link that leads back to itself")
     above = next(parent for parent in target.parents if parent.exists())
     if not above.is_dir():
         raise OutputError(f"output.store: {above} is a file, so {store} cannot be made")
@@ -86,6 +92,23 @@ def recorded(store: Place) -> dict[str, Any] | None:
     except Exception:  # noqa: BLE001 - a store that was being made or removed when its run was killed
         return None
     return found if isinstance(found, dict) else None
+
+
+def begun(store: Place) -> dict[str, Any] | None:
+    """Return what a store says of the run that is to be gone on with; None where the run had not said anything yet.
+
+    Raises `OutputError` where it says what cannot be read: what is done is not to be taken for nothing, and removed.
+    """
+    found = recorded(store)
+    try:
+        if found is None and any(all(store.read(name) is not None for name in form) for form in ROOT):
+            raise OutputError(
+                f"output.store: what {store} says of its run is damaged; bring its metadata back, or begin anew with "
+                "--overwrite"
+            )
+    except OSError as error:
+        raise OutputError(f"output.store: {store} cannot be read: {error}") from error
+    return found
 
 
 def clear(store: Place) -> None:
