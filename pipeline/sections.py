@@ -57,11 +57,20 @@ class RegionOf(Section):
         return self
 
 
+def _as_channels(value: Any) -> Any:
+    """Let a name or a number stand for the list of it."""
+    listed = tuple(value) if isinstance(value, list | tuple) else (value,)
+    for one in listed:
+        if isinstance(one, bool) or not (isinstance(one, str) or (isinstance(one, int) and one >= 0)):
+            raise ValueError(f"expected a channel's name, its number from 0, or a list of them; found {value!r}")
+    return listed
+
+
 Channels = Annotated[
     tuple[str | Place, ...],
     Field(min_length=1),
     BeforeValidator(
-        lambda value: (value,) if isinstance(value, str | int) else as_tuple(value),
+        _as_channels,
         json_schema_input_type=str | Place | Annotated[tuple[str | Place, ...], Field(min_length=1)],
     ),
 ]

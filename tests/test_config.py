@@ -25,6 +25,7 @@ output:
   store: out.zarr
 """
 
+CHANNELS = "expected a channel's name, its number from 0, or a list of them; found"
 CONVOLUTION_KEYS = "bias, boundary, channels, dilation, features, fill, match, name, padding, stride, type"
 KINDS = (
     "abs, clip, convolution, global_pool, leaky_relu, normalise, pool, relu, sigmoid, softmax, tanh, threshold, vote"
@@ -92,6 +93,9 @@ TYPES = [
     ("a.zarr", "a.zarr\n  level: true", "3: input.level: should be an integer; found True"),
     ("a.zarr", "a.zarr\n  level: 1.0", "3: input.level: should be an integer; found 1.0"),
     ("a.zarr", "a.zarr\n  level: -1", "3: input.level: should be greater than or equal to 0; found -1"),
+    ("a.zarr", "a.zarr\n  channels: true", f"3: input.channels: {CHANNELS} True"),
+    ("a.zarr", "a.zarr\n  channels: -1", f"3: input.channels: {CHANNELS} -1"),
+    ("a.zarr", "a.zarr\n  channels: [DAPI, 1.5]", f"3: input.channels: {CHANNELS} ['DAPI', 1.5]"),
     ("a.zarr", "a.zarr\n  black: '0'", "3: input.black: should be a number; found '0'"),
     ("a.zarr", "a.zarr\n  white: no", "3: input.white: should be a number; found 'no'"),
     ("a.zarr", "a.zarr\n  black: .inf", "3: input.black: should be a finite number; found inf"),
