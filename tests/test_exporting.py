@@ -104,6 +104,8 @@ def test_refusals_leave_nothing(tmp_path, stack):
         ("b.png", {}, InputError, "--channel"),
         ("b.png", {"channels": [0], "memory": 10_000}, InputError, "--region"),
         ("b.png", {"channels": [0], "window": (3, 3)}, InputError, "must differ"),
+        ("b.png", {"channels": [0], "window": (float("nan"), 3)}, InputError, "finite"),
+        ("b.png", {"channels": [0], "window": (0, float("inf"))}, InputError, "finite"),
     ):
         with pytest.raises(error, match=match):
             export(image, tmp_path / file, **options)

@@ -1,5 +1,6 @@
 """An image, a map, or a region of one, to a file that other programs read."""
 
+import math
 import os
 import secrets
 from collections.abc import Mapping, Sequence
@@ -216,8 +217,8 @@ def _planes(source: Source, wanted: dict[str, int | None]) -> Source:
 
 
 def _window(window: tuple[float, float] | None) -> tuple[float, float] | None:
-    if window is not None and window[0] == window[1]:
-        raise InputError(f"window {window[0]:g}:{window[1]:g}: black and white must differ")
+    if window is not None and (window[0] == window[1] or not all(map(math.isfinite, window))):
+        raise InputError(f"window {window[0]:g}:{window[1]:g}: black and white must be finite, and must differ")
     return window
 
 
@@ -228,4 +229,4 @@ def _shown(attributes: dict[str, Any], channel: int) -> tuple[float, float] | No
         low, high = float(told["start"]), float(told["end"])
     except (KeyError, TypeError, ValueError, IndexError):
         return None
-    return (low, high) if low < high else None
+    return (low, high) if low < high and math.isfinite(high - low) else None
