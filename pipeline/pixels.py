@@ -191,6 +191,6 @@ class Encoding:
 def stored_dtype(dtype: DTypeLike) -> str:
     """Return the name of a pixel type that images may have; raises `InputError` for any other."""
     kind = np.dtype(dtype)
-    if kind.kind not in "biuf":
-        raise InputError(f"pixels are of type {kind}; they must be booleans, integers or floats")
+    if kind.kind not in "biuf" or kind.itemsize > 8:  # Zarr has no longer floats than these
+        raise InputError(f"pixels are of type {kind}; they must be booleans, integers or floats of at most 64 bits")
     return kind.newbyteorder("=").name

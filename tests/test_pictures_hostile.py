@@ -92,6 +92,8 @@ def test_other_axes_are_refused_with_their_sizes(tmp_path):
     refused(tmp_path, tmp_path / "a.tif", match="R 2, C 3, Y 7, X 5")
     tifffile.imwrite(tmp_path / "b.tif", noise(4, 7, 5), metadata=None, photometric="minisblack")
     refused(tmp_path, tmp_path / "b.tif", match="I 4, Y 7, X 5.*--pages")
+    tifffile.imwrite(tmp_path / "c.tif", noise(90))
+    refused(tmp_path, tmp_path / "c.tif", match="its axes are X 90; expected Y, X")
 
 
 def test_other_pixels_are_refused(tmp_path):

@@ -1,6 +1,5 @@
 """Between stored numbers and map values, for every type an image or a map may have."""
 
-import re
 from fractions import Fraction
 
 import numpy as np
@@ -184,7 +183,7 @@ def test_a_stored_type_is_named_without_its_byte_order(dtype, name):
     assert stored_dtype(dtype) == name
 
 
-@pytest.mark.parametrize("dtype", ["c8", "O", "S3", "M8[s]", "U2", [("a", "u1")]])
+@pytest.mark.parametrize("dtype", ["c8", "O", "S3", "M8[s]", "U2", [("a", "u1")], "longdouble"])
 def test_no_other_type_makes_an_image(dtype):
-    with pytest.raises(InputError, match=re.escape("they must be booleans, integers or floats")):
+    with pytest.raises(InputError, match="they must be booleans, integers or floats of at most 64 bits"):
         stored_dtype(dtype)

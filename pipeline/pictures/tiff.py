@@ -71,12 +71,12 @@ class _Axes:
         unnamed = [axis for axis in order if axis in _UNNAMED]
         if opening.pages and len(unnamed) == 1 and opening.pages.upper() not in order:
             order = order.replace(unnamed[0], opening.pages.upper())
-        if not set(order) <= set("TCZYXS") or len(set(order)) < len(order):
+        if not {*"YX"} <= set(order) <= {*"TCZYXS"} or len(set(order)) < len(order):
             sizes = ", ".join(f"{axis} {extent}" for axis, extent in zip(axes, shape, strict=True))
             hint = "; say with --pages t, c or z what its pages are" if len(unnamed) == 1 else ""
             raise InputError(
-                f"{opening.path}: its axes are {sizes}; expected T, C, Z, Y, X and S (samples), and else axes of one "
-                f"pixel{hint}"
+                f"{opening.path}: its axes are {sizes}; expected Y, X, and T, C, Z and S (samples), and else axes "
+                f"of one pixel{hint}"
             )
         return cls(order, tuple(extent for _, extent in kept))
 
