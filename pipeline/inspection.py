@@ -49,7 +49,7 @@ def inspect(path: str, options: Mapping[str, Any] | None = None) -> dict[str, An
 
 
 def _record(place: Place) -> dict[str, Any] | None:
-    if place.is_local and not place.path.is_dir():
+    if place.is_local and not (place.exists() and place.path.is_dir()):
         return None
     try:
         node = zarr.open(place.store(), mode="r")

@@ -8,6 +8,7 @@ import numpy as np
 
 from pipeline.describe import size
 from pipeline.errors import OutputError
+from pipeline.ingesting.targets import told_of
 from pipeline.storage import target
 from pipeline.storage.identity import digest
 from pipeline.storage.intact import Intact
@@ -15,6 +16,7 @@ from pipeline.storage.lock import Held, look
 from pipeline.storage.place import Place
 from pipeline.storage.recorded import Recorded, Records, mark, read
 from pipeline.storage.records import units_in
+from pipeline.storage.unfinished import INGEST, refuse_unfinished
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,12 @@ def _state(held: Held | None, *, complete: bool) -> str:
 
 def _opened(place: Place) -> tuple[Held | None, Mapping[str, Any]]:
     """Return who holds a store, and what it says of its run."""
-    held, record = look(place), target.recorded(place)
+    try:
+        held, record = look(place), target.recorded(place)
+        if record is None:
+            refuse_unfinished(str(place), {INGEST: told_of(place)})
+    except OSError as error:
+        raise OutputError(f"{place}: cannot be read: {error.strerror}") from None
     if held is None and record is None:
         raise OutputError(f"{place}: no run has begun a store there")
     return held, record or {}

@@ -90,7 +90,12 @@ def test_an_ingest_that_was_killed_is_no_input_until_it_is_resumed(haloflow):
         time.sleep(0.005)
     os.kill(child.pid, signal.SIGKILL)
     assert child.wait(30) == -signal.SIGKILL
-    for words in (["plan", "job.yaml"], ["run", "job.yaml", "--cluster", "serial"], ["info", "a.zarr"]):
+    for words in (
+        ["plan", "job.yaml"],
+        ["run", "job.yaml", "--cluster", "serial"],
+        ["info", "a.zarr"],
+        ["status", "a.zarr"],
+    ):
         code, _, err = haloflow(*words)
         assert code == 2
         assert "unfinished ingest; finish it with 'haloflow ingest a.tif a.zarr --resume'" in err
@@ -117,3 +122,14 @@ def test_an_interrupted_ingest_goes_on(haloflow):
     code, out, _ = haloflow("ingest", "a.tif", "a.zarr", "--chunks", "32", "--resume", "--json")
     assert code == 0
     assert json.loads(out)["resumed"][0] >= 1
+
+
+def test_a_path_at_which_nothing_can_stand_is_refused_in_a_line(haloflow):
+    Path("folder").mkdir()
+    Path("loop").symlink_to("loop")
+    for verb in ("info", "status"):
+        for path in ("x" * 300, "folder", "loop", "job.yaml"):
+            code, out, err = haloflow(verb, path)
+            assert (code, out, len(err.splitlines())) == (2, "", 1)
+            assert err.startswith(f"error: {path}: ")
+            assert "StorePath" not in err

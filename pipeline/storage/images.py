@@ -157,6 +157,8 @@ def _open(place: Place) -> tuple[Any, dict[str, Any]]:
     except Exception as error:  # noqa: BLE001 - whatever a damaged or hostile store makes zarr raise
         if isinstance(error, FileNotFoundError) and not place.is_local:
             raise InputError(f"{place}: there is no such image") from None
+        if isinstance(error, FileNotFoundError):
+            raise InputError(f"{place}: is not a Zarr image, but another folder; name an image") from None
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{place}: is not a Zarr image, or its metadata is damaged: {reason}") from None
 
