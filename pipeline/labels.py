@@ -33,10 +33,10 @@ def read(path: Path, images: Sequence[str]) -> dict[str, str]:
     for line, image, label in _rows(path):
         name = stem(image)
         if name not in known:
-            hint = nearest(name, known).partition("(")[0] if len(known) <= 10**4 else ""
-            raise InputError(
-                f"{path}:{line}: input.images has no image '{image}'; {hint}(there are: {listed(known, 5)})"
-            )
+            hint, bracket, _ = nearest(name, known if len(known) <= 10**4 else ()).partition("? (")
+            there = f"there are: {listed(known, 5)}"
+            told = f"{hint}{bracket}{there})" if bracket else there
+            raise InputError(f"{path}:{line}: input.images has no image '{image}'; {told}")
         if not _is_path(image, known[name]):
             raise InputError(
                 f"{path}:{line}: input.images has no image '{image}': that of this name is {known[name]}; give the end "

@@ -172,6 +172,7 @@ REFUSED = [
     ("a;b\n", "labels.csv: has no column image and no column label; its columns are a;b"),
     ("", "labels.csv: has no column image and no column label; its columns are none"),
     ("image,label\ndark-0,dark\nligth-0,light\n", "labels.csv:3: input.images has no image 'ligth-0'; did you mean"),
+    ("image,label\nzzz,dark\n", "labels.csv:2: input.images has no image 'zzz'; there are: dark-0, "),
     (
         "image,label\ndark-0,dark\ndark-1,dark\n",
         "labels.csv: has labels of one class only (dark 2); votes decide between two or more",
