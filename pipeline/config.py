@@ -7,9 +7,11 @@ import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
 from functools import reduce
+from os import PathLike, fspath
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
+import numpy as np
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -88,12 +90,30 @@ def opened(source: Written, settings: Iterable[str] = ()) -> Document:
     """Return a config as it is written, with ``key.path=value`` settings applied; nothing of it is checked."""
     if isinstance(source, Document):
         return source
-    document = Document("config", deepcopy(dict(source))) if isinstance(source, Mapping) else load(FilePath(source))
+    document = Document("config", plain(source)) if isinstance(source, Mapping) else load(FilePath(source))
     for setting in settings:
         assign(document, setting)
     if not isinstance(document.data, dict):
         raise ConfigError(f"{document.source}: expected the keys {', '.join(Config.model_fields)}")
     return document
+
+
+def plain(value: Any) -> Any:
+    """Return a copy of what stands in a mapping, with paths and NumPy's numbers and arrays as YAML would have them.
+
+    >>> plain({"images": (FilePath("a.zarr"),), "window": np.int64(3)})
+    {'images': ['a.zarr'], 'window': 3}
+    """
+    match value:
+        case Mapping():
+            return {key: plain(inside) for key, inside in value.items()}
+        case list() | tuple():
+            return [plain(inside) for inside in value]
+        case PathLike():
+            return fspath(value)
+        case np.ndarray() | np.generic():
+            return value.tolist()
+    return deepcopy(value)
 
 
 def read(source: Written, settings: Iterable[str] = ()) -> tuple[Config, Document]:

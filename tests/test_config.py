@@ -1,8 +1,10 @@
 """Every way a config can be wrong, and the words that say so: file, line, key and the nearest valid name."""
 
 import copy
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
@@ -221,6 +223,19 @@ def test_a_mapping_serves_as_a_config_and_is_left_alone():
     config, _ = read(mapping, ["output.chunks=8", "layers.1.window=3", "features.new='#'"])
     assert config.output.chunks == (8, 8)
     assert mapping == before
+
+
+def test_a_mapping_may_hold_paths_and_what_numpy_makes():
+    mapping = yaml.safe_load(BASE)
+    config, _ = read(mapping)
+    mapping["input"]["images"] = (Path(config.input.images[0]),)
+    mapping["output"]["store"] = Path(config.output.store)
+    mapping["layers"][0]["stride"] = np.int64(1)
+    mapping["features"]["rows"] = {"rows": np.eye(3)}
+    made, document = read(mapping)
+    assert (made.input, made.output) == (config.input, config.output)
+    assert json.loads(json.dumps(document.data))["features"]["rows"] == {"rows": np.eye(3).tolist()}
+    assert document.data["input"]["images"] == list(config.input.images)
 
 
 @pytest.mark.parametrize(
