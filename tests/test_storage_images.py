@@ -233,6 +233,12 @@ def test_what_names_no_image_is_refused(path):
         find([path])
 
 
+@pytest.mark.parametrize("path", ["", " "])
+def test_an_empty_path_is_refused(path):
+    with pytest.raises(InputError, match=f"an image's path is '{path}': name an image"):
+        find([path])
+
+
 def test_a_path_that_is_no_text_is_refused():
     path = Path(os.fsdecode(b"odd-\xff.zarr"))
     path.mkdir()

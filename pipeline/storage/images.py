@@ -41,6 +41,8 @@ def find(patterns: Sequence[str], options: Mapping[str, Any] | None = None) -> l
     """Return the places that the user's paths and globs name; raises `InputError` where one names nothing."""
     paths: list[str] = []
     for pattern in patterns:
+        if not pattern.strip():
+            raise InputError(f"an image's path is {pattern!r}: name an image")
         place = Place.of(pattern, options)
         if is_pattern(place):
             found = [str(match) for match in matches(place)]
