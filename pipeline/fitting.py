@@ -108,13 +108,7 @@ def fit(
         raise ConfigError(
             f"{document.where(('layers',))}: the vote names no file; say where the votes go with --output"
         )
-    target = Path(where)
-    if target.is_dir():
-        raise OutputError(f"{target}: is a folder; name a file with --output")
-    if target.exists() and not overwrite:
-        raise OutputError(f"{target}: is there already; replace it with --overwrite, or name another with --output")
-    if not target.parent.is_dir():
-        raise OutputError(f"{target}: there is no folder {target.parent}")
+    target = _target(where, {"config": config, "labels": labels}, overwrite=overwrite)
     learn = _scikit_learn()
     with tempfile.TemporaryDirectory(prefix="haloflow-fit-") as folder:
         document.data["output"] = {"store": f"{folder}/fit.zarr", "decisions": {"format": "csv"}}
@@ -156,6 +150,21 @@ def _cut(document: Document) -> str | None:
     file = vote_file(document, places[0])
     del layers[places[0] :]
     return file
+
+
+def _target(where: str | Path, given: Mapping[str, Any], *, overwrite: bool) -> Path:
+    """Return the file where the votes go; `OutputError` where it cannot be written, or is one that is ``given``."""
+    target = Path(where)
+    if target.is_dir():
+        raise OutputError(f"{target}: is a folder; name a file with --output")
+    for kind, other in given.items():
+        if isinstance(other, str | Path) and target.exists() and Path(other).exists() and target.samefile(other):
+            raise OutputError(f"{target}: holds the {kind}; name another file with --output")
+    if target.exists() and not overwrite:
+        raise OutputError(f"{target}: is there already; replace it with --overwrite, or name another with --output")
+    if not target.parent.is_dir():
+        raise OutputError(f"{target}: there is no folder {target.parent}")
+    return target
 
 
 def _scikit_learn() -> Any:

@@ -233,6 +233,12 @@ def test_votes_that_are_there_are_not_replaced_unasked(labelled: Path, haloflow:
     assert "votes.yaml: is there already; replace it with --overwrite, or name another with --output" in err
     code, _, err = haloflow(*words, "--output", "images", "--overwrite")
     assert (code, "images: is a folder; name a file with --output" in err) == (2, True)
+    Path("link.yaml").symlink_to("config.yaml")
+    for name, of in (("config.yaml", "config"), ("link.yaml", "config"), ("./labels.csv", "labels")):
+        before = Path(name).read_bytes()
+        code, _, err = haloflow(*words, "--output", name, "--overwrite")
+        assert (code, Path(name).read_bytes()) == (2, before)
+        assert f"{Path(name)}: holds the {of}; name another file with --output" in err
     code, _, err = haloflow(*words, "--output", "no/votes.yaml")
     assert code == 2
     assert "no/votes.yaml: there is no folder no" in err
