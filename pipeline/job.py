@@ -26,7 +26,7 @@ from pipeline.tables import formats as tables
 from pipeline.tables.watch import wanted_of, watches_of
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class JobStack:
     """The layers of a job, callable on arrays."""
 
@@ -114,7 +114,7 @@ def _is_lazy(image: Any) -> bool:
     return any(one.__module__.startswith("dask.array.") for one in type(image).__mro__)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays do not compare as one; its `config` does
 class Job:
     """What a config says, checked as far as it can be without the images."""
 

@@ -1,6 +1,7 @@
 """xarray: a stack over named axes, and a store opened as a tree of maps, both with coordinates in the right place."""
 
 import builtins
+import pickle
 import sys
 from pathlib import Path
 from typing import Any
@@ -200,3 +201,13 @@ def test_without_xarray_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(InputError, match=r"pip install 'haloflow\[xarray\]'"):
         pipeline.open(str(tmp_path / "o.zarr"))
     assert builtins.open is not pipeline.open
+
+
+def test_jobs_are_compared_and_serve_as_keys(tmp_path: Path) -> None:
+    job = load(tmp_path)
+    again = pickle.loads(pickle.dumps(job))  # noqa: S301 - of our own making
+    for one, other in ((job, again), (job.stack, again.stack)):
+        assert one == one  # noqa: PLR0124 - arrays among its parts make no truth value
+        assert one != other
+        assert {one: 1}[one] == 1
+    assert again.config == job.config
