@@ -14,6 +14,7 @@ import zarr
 from pipeline.errors import InputError, OutputError, PlanError
 from pipeline.ingesting.ingest import ingest
 from pipeline.ingesting.layout import Layout
+from pipeline.ingesting.records import Records
 from pipeline.storage.images import open_image
 from pipeline.storage.place import Place
 from tests.ingested import holds, names, noise, refused
@@ -232,6 +233,20 @@ def test_a_write_that_fails_can_go_on(tmp_path, picture, monkeypatch):
         with pytest.raises(OutputError, match=r"No space left.*--resume"):
             ingest(picture, tmp_path / "out.zarr")
     ingest(picture, tmp_path / "out.zarr", resume=True)
+    holds(tmp_path / "out.zarr", tifffile.imread(picture)[None])
+
+
+def test_what_a_kill_in_the_last_step_leaves_is_removed(tmp_path, picture, monkeypatch):
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Records, "remove", killed)
+        with pytest.raises(KeyboardInterrupt):
+            ingest(picture, tmp_path / "out.zarr")
+    assert names(tmp_path / "out.zarr") == ["0", "_haloflow", "_haloflow_ingest", "zarr.json"]
+    ingest(picture, tmp_path / "out.zarr", resume=True)
+    assert names(tmp_path / "out.zarr") == ["0", "zarr.json"]
     holds(tmp_path / "out.zarr", tifffile.imread(picture)[None])
 
 

@@ -186,7 +186,11 @@ def ingest(
 def _done(work: Work, told: dict[str, Any] | None, identity: dict[str, Any], workers: int) -> dict[int, Done]:
     """Ingest what is not done, as the store's one owner, and return what was done already."""
     if told and told.get("complete"):
-        return work.resume(told, identity)
+        known = work.resume(told, identity)
+        with writing(str(work.place)):  # what one that was killed in its last steps has left
+            work.records.remove()
+            work.place.delete(RESERVED)
+        return known
     if not told:
         work.begin(identity)
     try:
