@@ -129,8 +129,12 @@ def test_what_cannot_be_kept_is_told(tmp_path, monkeypatch):
     assert zarr.open_group(tmp_path / "a.zarr", mode="r").attrs["geo"]["affine"] == list(rotated)
     source = open_image(str(tmp_path / "a.zarr"))
     assert (source.scale, source.translation, source.geo) == ((1, 1), (0, 0), None)
+    for name, told in (("a.tif", 1), ("a.npy", 0)):
+        notes = export(str(tmp_path / "a.zarr"), tmp_path / f"out.{name}").notes
+        assert sum("place on Earth is left out" in note and "rotated" in note for note in notes) == told
     write(tmp_path / "b.tif", values, None, (1.5, 0, 7, 0, -1.5, 9))
-    assert "no coordinate system" in ingest(tmp_path / "b.tif", tmp_path / "b.zarr").notes[0]
+    made = ingest(tmp_path / "b.tif", tmp_path / "b.zarr")
+    assert ("no coordinate system" in made.notes[0], made.channels) == (True, ("band <0>",))
     monkeypatch.setattr(earth, "find_spec", lambda _: None)
     assert "haloflow[geo]" in ingest(tmp_path / "a.tif", tmp_path / "c.zarr").notes[0]
     assert "geo" not in zarr.open_group(tmp_path / "c.zarr", mode="r").attrs

@@ -14,6 +14,7 @@ from pipeline.describe import parse_size, size, times
 from pipeline.errors import HaloflowError, InputError, OutputError
 from pipeline.exporting.base import Selection
 from pipeline.exporting.formats import WRITERS
+from pipeline.storage.geo import KEY
 from pipeline.storage.images import open_image
 from pipeline.storage.place import Place
 from pipeline.storage.source import Source
@@ -135,6 +136,8 @@ def export(
     finally:
         partial.unlink(missing_ok=True)
     dtype = "uint8" if out.suffix.lower() == ".png" else source.dtype
+    if out.suffix.lower().startswith(".tif") and source.geo is None and isinstance(attributes.get(KEY), dict):
+        notes += (f"{path}: its place on Earth is left out, for its grid is rotated, sheared or mirrored",)
     if not _is_whole(image, storage_options):
         notes = (f"{image}: its run is not complete: what is missing looks like empty space", *notes)
     return Exported(str(path), source.channels, selected.shape, dtype, out.stat().st_size, notes)

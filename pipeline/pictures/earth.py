@@ -42,9 +42,11 @@ def located(tif: Any, source: Path, path: str) -> Located:
                 affine, crs, bands = tuple(file.transform)[:6], file.crs, file.descriptions
     except Exception as error:  # noqa: BLE001 - whatever damaged tags make GDAL raise; no pixel depends on them
         return Located(notes=(f"{path}: its place on Earth cannot be read and is left out: {error}",))
-    if crs is None or affine == (1, 0, 0, 0, 1, 0):
-        return Located(notes=(f"{path}: names no coordinate system or no place in one, so none is kept",))
     channels = bands if all(bands) else ()
+    if crs is None or affine == (1, 0, 0, 0, 1, 0):
+        return Located(
+            channels=channels, notes=(f"{path}: names no coordinate system or no place in one, so none is kept",)
+        )
     attributes = {KEY: {"crs": crs.to_string(), "affine": list(affine)}}
     where = placed(affine)
     if where is None:
