@@ -5,6 +5,7 @@ import os
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from operator import index
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +124,7 @@ def export(
     if out.exists() and not overwrite:
         raise OutputError(f"{path} exists already; give --overwrite to replace it, or another name")
     place = Place.of(image, storage_options)
-    source = open_image(place, level)
+    source = _opened(place, level)
     attributes = _attributes(place)
     source = _planes(_region(_channels(source, channels), region), {"t": t, "z": z})
     selected = Selection(source, _window(window) or _shown(attributes, source.picks[0]), parse_size(memory))
@@ -165,8 +166,16 @@ def _attributes(place: Place) -> dict[str, Any]:
         return {}
 
 
+def _opened(place: Place, level: int) -> Source:
+    if level < 0:  # a level that counts from the coarsest
+        raise InputError(f"{place}: there is no level {level}; levels are counted from 0, the finest")
+    return open_image(place, level)
+
+
 def _channels(source: Source, channels: Sequence[str | int]) -> Source:
-    if not channels:
+    if isinstance(channels, str | int):  # 0 is a channel, and not none
+        raise InputError(f"channels {channels!r}: expected a list of names or numbers")
+    if not len(channels):
         return source
     numbers = [_channel(source, channel) for channel in channels]
     return replace(
@@ -187,12 +196,15 @@ def _channel(source: Source, channel: str | int) -> int:
 def _region(source: Source, region: tuple[Pair, Pair] | None) -> Source:
     if region is None:
         return source
-    for axis, (start, stop), extent in zip("yx", region, source.extents, strict=True):
+    try:
+        (y0, y1), (x0, x1) = ((index(start), index(stop)) for start, stop in region)
+    except (TypeError, ValueError):
+        raise InputError(f"region {region!r}: expected ((y0, y1), (x0, x1)) in whole pixels") from None
+    for axis, (start, stop), extent in zip("yx", ((y0, y1), (x0, x1)), source.extents, strict=True):
         if not 0 <= start < stop <= extent:
             raise InputError(
                 f"{source.path}: region {axis} {start}:{stop} does not lie in the image, which has 0:{extent} there"
             )
-    (y0, y1), (x0, x1) = region
     (top, left), (tall, wide), (y, x) = source.offset, source.scale, source.translation
     return replace(
         source,
