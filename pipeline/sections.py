@@ -96,6 +96,17 @@ class Selection(Part):
     region: RegionOf | None = Field(None, description="a part of each plane (default: all)")
 
 
+def check_level(codec: str, level: int | None) -> None:
+    """Raise `ValueError` where a codec has no such level."""
+    if level is None:
+        return
+    if codec == "none":
+        raise ValueError("level has no effect without a codec")
+    most = 9 if codec == "lz4" else 22
+    if not 1 <= level <= most:
+        raise ValueError(f"{codec} has the levels 1 to {most}; found {level}")
+
+
 class Compression(Section):
     """How chunks are compressed."""
 
@@ -104,10 +115,7 @@ class Compression(Section):
 
     @model_validator(mode="after")
     def _has_a_level(self) -> Self:
-        if self.level is not None and self.codec == "none":
-            raise ValueError("level has no effect without a codec")
-        if self.level is not None and self.codec == "lz4" and self.level > 9:
-            raise ValueError(f"lz4 has the levels 1 to 9; found {self.level}")
+        check_level(self.codec, self.level)
         return self
 
 

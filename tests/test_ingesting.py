@@ -236,6 +236,20 @@ def test_a_write_that_fails_can_go_on(tmp_path, picture, monkeypatch):
     holds(tmp_path / "out.zarr", tifffile.imread(picture)[None])
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"level": 10}, "'lz4': lz4 has the levels 1 to 9; found 10"),
+        ({"compression": "zstd", "level": 0}, "zstd has the levels 1 to 22; found 0"),
+        ({"compression": "none", "level": 3}, "level has no effect"),
+    ],
+)
+def test_a_level_that_the_codec_lacks_is_refused_before_anything_is_replaced(tmp_path, picture, options, words):
+    ingest(picture, tmp_path / "out.zarr")
+    refused(tmp_path, picture, OutputError, words, overwrite=True, **options)
+    holds(tmp_path / "out.zarr", tifffile.imread(picture)[None])
+
+
 def test_what_a_kill_in_the_last_step_leaves_is_removed(tmp_path, picture, monkeypatch):
     def killed(*_):
         raise KeyboardInterrupt

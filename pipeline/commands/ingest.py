@@ -22,7 +22,9 @@ from pipeline.commands.common import options, progress_bar, show
     show_default=True,
     help="Codec.",
 )
-@click.option("--level", type=click.IntRange(1, 22), help="Of the codec. [default: 5 for lz4, 3 for zstd]")
+@click.option(
+    "--level", type=click.IntRange(1, 22), help="Of the codec; lz4 has 1 to 9. [default: 5 for lz4, 3 for zstd]"
+)
 @click.option(
     "--pages", type=click.Choice(["t", "c", "z"]), help="What the pages of a TIFF are that does not say so itself."
 )

@@ -15,7 +15,7 @@ from pipeline.ingesting.targets import source_of, target_of, told_of, writing
 from pipeline.ingesting.work import Work
 from pipeline.pictures import open_picture
 from pipeline.pictures.base import Opening, reading
-from pipeline.sections import CODECS
+from pipeline.sections import CODECS, check_level
 from pipeline.storage.codecs import Codec
 from pipeline.storage.images import RESERVED
 from pipeline.storage.lock import Lock, acquire
@@ -159,6 +159,10 @@ def ingest(
         )
     if compression not in CODECS:
         raise OutputError(f"compression {compression!r}: expected one of {', '.join(CODECS)}")
+    try:
+        check_level(compression, level)
+    except ValueError as error:
+        raise OutputError(f"compression {compression!r}: {error}") from None
     where = Place.of(str(store), storage_options)
     place, told = target_of(where, source, overwrite=overwrite, resume=resume)
     with ExitStack() as stack:
