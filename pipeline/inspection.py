@@ -30,6 +30,14 @@ def inspect(path: str, options: Mapping[str, Any] | None = None) -> dict[str, An
             "translation": list(source.translation),
             "units": list(source.units),
         }
+    try:
+        return _store(path, record)
+    except (AttributeError, KeyError, StopIteration, TypeError):
+        raise InputError(f"{place}: its record of the run is damaged") from None
+
+
+def _store(path: str, record: dict[str, Any]) -> dict[str, Any]:
+    """Return what the record of a run says of its store; raises whatever a damaged one makes Python raise."""
     maps = [
         {"image": image["name"], "planes": image.get("planes", {}), **kept, "channels": _channels(image, kept["layer"])}
         for image in images_of(record["plan"])

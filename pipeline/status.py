@@ -141,9 +141,12 @@ class Checked:
 def check(store: Place) -> Checked:
     """Read all that a store's records name, and hold it against their checksums.
 
-    Raises `OutputError` where no run of ours has begun a store there.
+    Raises `OutputError` where no run of ours has begun a store there, or nothing is left that says of which run it is.
     """
-    plan, stored = _plan(_opened(store)[1]), Intact(store)
+    record = _opened(store)[1]
+    if not record:
+        raise OutputError(f"{store}: its record of the run is missing or damaged, so nothing of it can be checked")
+    plan, stored = _plan(record), Intact(store)
     count = total = 0
     faults: dict[str, str] = {}
     for units in units_in(store, plan):
@@ -154,4 +157,13 @@ def check(store: Place) -> Checked:
         if units.array not in faults and (named := faults.keys() & set(stored.keys(units))):
             for key in named - dict(stored.faults(units)).keys():
                 del faults[key]
+    if not count and record.get("complete") and _keeps_maps(record):
+        faults[""] = "the records of what was written are missing or damaged"
     return Checked(str(store), count, total, tuple(faults.values()))
+
+
+def _keeps_maps(record: Mapping[str, Any]) -> bool:
+    """Say whether a run has made maps, and not only tables."""
+    plan = record.get("plan")
+    images = plan.get("images") if isinstance(plan, dict) else None
+    return any(isinstance(image, dict) and image.get("kept") for image in images or ())

@@ -193,8 +193,12 @@ def _joined(name: str, columns: Sequence[Column], parts: Iterable[Table], about:
 
 def failed(store: Place) -> frozenset[str]:
     """Return the paths of the images of which the run has left something undone, as its report has it."""
-    report = (recorded(store) or {}).get("report") or {}
-    return frozenset(failure["image"] for failure in report.get("failures", ()))
+    report = (recorded(store) or {}).get("report")
+    return (
+        frozenset(failure["image"] for failure in report.get("failures", ()))
+        if isinstance(report, dict)
+        else frozenset()
+    )
 
 
 def planes_of(image: ImagePlan) -> Iterator[dict[str, int]]:

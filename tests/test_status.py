@@ -1,0 +1,42 @@
+"""What is said of stores whose records are missing or damaged: never that all is well, and never a traceback."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Call = Callable[..., tuple[int, str, str]]
+RUN = ("run", "config.yaml", "--cluster", "serial", "--kernel", "numpy", "--quiet")
+
+
+def test_a_store_without_records_is_not_all_as_written(small: Path, haloflow: Call) -> None:
+    assert haloflow(*RUN)[0] == 0
+    assert haloflow("verify", "config.yaml", "--checksums")[0] == 0
+    shutil.rmtree("maps.zarr/_haloflow/records")
+    code, out, _ = haloflow("verify", "config.yaml", "--checksums")
+    assert (code, "the records of what was written are missing" in out) == (3, True)
+    Path("maps.zarr/zarr.json").write_bytes(b"")
+    code, out, err = haloflow("verify", "config.yaml", "--checksums")
+    assert (code, out, "its record of the run is missing or damaged" in err) == (2, "", True)
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [(("plan", "images"), 3), (("plan", "images"), [3]), (("report",), "x")],
+    ids=str,
+)
+def test_a_damaged_record_is_said_to_be_one(small: Path, haloflow: Call, place: tuple[str, ...], value: Any) -> None:
+    assert haloflow(*RUN)[0] == 0
+    head = json.loads(Path("maps.zarr/zarr.json").read_bytes())
+    part = head["attributes"]["_haloflow"]
+    for key in place[:-1]:
+        part = part[key]
+    part[place[-1]] = value
+    Path("maps.zarr/zarr.json").write_text(json.dumps(head))
+    code, out, err = haloflow("info", "maps.zarr")
+    assert (code, out, err) == (2, "", "error: maps.zarr: its record of the run is damaged\n")
+    code, _, err = haloflow("verify", "config.yaml")
+    assert (code, err) == (0, "")
