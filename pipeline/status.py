@@ -157,9 +157,19 @@ def check(store: Place) -> Checked:
         if units.array not in faults and (named := faults.keys() & set(stored.keys(units))):
             for key in named - dict(stored.faults(units)).keys():
                 del faults[key]
-    if not count and record.get("complete") and _keeps_maps(record):
-        faults[""] = "the records of what was written are missing or damaged"
-    return Checked(str(store), count, total, tuple(faults.values()))
+    return Checked(str(store), count, total, (*faults.values(), *_unrecorded(store, record, count)))
+
+
+def _unrecorded(store: Place, record: Mapping[str, Any], count: int) -> tuple[str, ...]:
+    """Say of a complete run what it has no record of, after ``count`` units that it has."""
+    if not record.get("complete"):
+        return ()
+    done, planned, _ = _counted(read(store, _plan(record), doubt=False))
+    if done < planned:
+        return (f"{planned - done} of {planned} write units have no record: it is missing or damaged",)
+    if not count and _keeps_maps(record):
+        return ("the records of what was written are missing or damaged",)
+    return ()
 
 
 def _keeps_maps(record: Mapping[str, Any]) -> bool:
