@@ -106,6 +106,7 @@ def test_impossible_targets_and_options(tmp_path, picture):
     refused(tmp_path, picture, OutputError, "lz4, zstd, none", compression="gzip")
     refused(tmp_path, picture, OutputError, "smaller", memory=2000)
     refused(tmp_path, picture, PlanError, "2GB", memory="much")
+    refused(tmp_path, picture, PlanError, "workers 0: expected at least 1", workers=0)
     for target, match in (("file/a.zarr", "is a file"), ("x" * 300, "cannot be written")):
         with pytest.raises(OutputError, match=match):
             ingest(picture, tmp_path / target)

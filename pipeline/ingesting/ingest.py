@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pipeline.describe import parse_size, size, times
-from pipeline.errors import InputError, OutputError
+from pipeline.errors import InputError, OutputError, PlanError
 from pipeline.ingesting.layout import Layout
 from pipeline.ingesting.records import Done, Records
 from pipeline.ingesting.targets import source_of, target_of, told_of, writing
@@ -147,8 +147,10 @@ def ingest(
         The store exists already, or cannot be written, or the chunks or the compression are not possible, or
         the ingest to resume was of another file or begun with other options, or another process is at it.
     PlanError
-        ``memory`` is not a number of bytes.
+        ``memory`` is not a number of bytes, or there are no ``workers``.
     """
+    if workers is not None and workers < 1:
+        raise PlanError(f"workers {workers}: expected at least 1")
     source = source_of(path)
     limit = parse_size(memory)
     wanted = _pair("chunks", chunks)
