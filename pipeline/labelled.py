@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Hashable, Mapping
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -123,7 +124,7 @@ def _moved(image: Any, axis: str, window: Window, extent: int) -> NDArray[np.flo
     return np.asarray(first + step * window.stride * np.arange(extent))
 
 
-def open_store(store: str, options: Mapping[str, Any] | None = None) -> Any:
+def open_store(store: str | Path, options: Mapping[str, Any] | None = None) -> Any:
     """Return all maps of all images of a store as an xarray DataTree, a Dask array each; nothing is read yet.
 
     The node ``image/layer`` has a variable of the layer's name (``x_maps`` for a layer that is called as an axis is,
@@ -142,7 +143,7 @@ def open_store(store: str, options: Mapping[str, Any] | None = None) -> Any:
     HaloflowError
         `OutputError` where there is no such store or a map cannot be read; `InputError` without xarray.
     """
-    xr, place = xarray(), Place.of(store, options)
+    xr, place = xarray(), Place.of(str(store), options)
     record = recorded(place)
     if record is None:
         raise OutputError(f"{store}: is no store that haloflow made")

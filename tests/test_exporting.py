@@ -1,5 +1,7 @@
 """What is exported is what is stored, and lies where it lay."""
 
+from pathlib import Path
+
 import numpy as np
 import PIL.Image
 import pytest
@@ -57,7 +59,7 @@ def test_a_region_of_a_channel(tmp_path, stack):
     image, values = stack
     part = values[1:, 95:333, 7:301]
     options = {"channels": ["488"], "region": ((95, 333), (7, 301))}
-    export(image, tmp_path / "b.npy", **options, memory=100_000)
+    export(Path(image), tmp_path / "b.npy", **options, memory=100_000)
     export(image, tmp_path / "b.tif", **options)
     assert np.array_equal(np.load(tmp_path / "b.npy"), part)
     assert np.array_equal(tifffile.imread(tmp_path / "b.tif"), part[0])

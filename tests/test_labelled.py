@@ -86,7 +86,7 @@ def test_maps_are_called_by_the_names_of_channels_as_those_of_a_run_are(tmp_path
         }
     )
     pipeline.run(pipeline.plan(job), cluster="serial")
-    tree = pipeline.open(str(tmp_path / "o.zarr"))
+    tree = pipeline.open(tmp_path / "o.zarr")
     image = xr.DataArray(
         da.from_array(PIXELS[0, :, 0], chunks=9) if lazy else PIXELS[0, :, 0],
         dims=["c", "y", "x"],

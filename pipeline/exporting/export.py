@@ -62,7 +62,7 @@ class Exported:
 
 
 def export(
-    image: str,
+    image: str | Path,
     path: str | Path,
     *,
     channels: Sequence[str | int] = (),
@@ -123,7 +123,7 @@ def export(
         raise OutputError(f"{path}: {'is a folder' if out.is_dir() else f'there is no folder {out.parent}'}")
     if out.exists() and not overwrite:
         raise OutputError(f"{path} exists already; give --overwrite to replace it, or another name")
-    place = Place.of(image, storage_options)
+    place = Place.of(str(image), storage_options)
     source = _opened(place, level)
     attributes = _attributes(place)
     source = _planes(_region(_channels(source, channels), region), {"t": t, "z": z})
@@ -139,7 +139,7 @@ def export(
     dtype = "uint8" if out.suffix.lower() == ".png" else source.dtype
     if out.suffix.lower().startswith(".tif") and source.geo is None and isinstance(attributes.get(KEY), dict):
         notes += (f"{path}: its place on Earth is left out, for its grid is rotated, sheared or mirrored",)
-    if not _is_whole(image, storage_options):
+    if not _is_whole(str(image), storage_options):
         notes = (f"{image}: its run is not complete: what is missing looks like empty space", *notes)
     return Exported(str(path), source.channels, selected.shape, dtype, out.stat().st_size, notes)
 
