@@ -51,7 +51,11 @@ def plan(
         A `PlaceError` where a place cannot be reached; an `InputError`, `StackError` or `PlanError` that names the
         image and what does not fit, where no image can be run. Where some can, the others are in the plan's ``bad``,
         with the reasons, and fail alone when they are run.
+    TypeError
+        Where it is given something else than a job.
     """
+    if not isinstance(job, Job):
+        raise TypeError(f"expected a job, as pipeline.load(config) gives it, not {type(job).__name__}")
     if storage_options is not None:
         job = job.opened_with(storage_options)
     limit = psutil.virtual_memory().total // (os.cpu_count() or 1) if memory is None else parse_size(memory)

@@ -83,7 +83,11 @@ def run(
         `OutputError` before any work where the store exists, another run holds it, it overlaps an input, or it was
         begun with another config or input; `ClusterError` where there is no such cluster, or its workers have other
         versions; `RunError` where the cluster is lost.
+    TypeError
+        Where it is given something else than a plan.
     """
+    if not isinstance(plan, Plan):
+        raise TypeError(f"expected a plan, as pipeline.plan(job) gives it, not {type(plan).__name__}")
     if overwrite and resume:
         raise OutputError("--overwrite begins anew and --resume goes on: give one of them")
     where = None if cluster == "serial" else manager(cluster)
