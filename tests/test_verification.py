@@ -11,7 +11,8 @@ import zarr
 import pipeline
 from pipeline.errors import OutputError
 
-RNG = np.random.default_rng(11)
+RNG = np.random.default_rng()
+"""Set for each test, so that none hangs on those before it."""
 
 
 def job(image: np.ndarray, *layers: dict[str, Any], features: dict[str, Any] | None = None, **output: Any) -> Any:
@@ -31,6 +32,7 @@ def job(image: np.ndarray, *layers: dict[str, Any], features: dict[str, Any] | N
 @pytest.fixture(autouse=True)
 def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(globals(), "RNG", np.random.default_rng(11))
 
 
 @pytest.mark.parametrize("match", ["mean", "sum"])
@@ -101,6 +103,15 @@ def test_nodata_hides_nothing_of_windows_without(kernel: str) -> None:
         stored[0, *at] = stored[0, *at] + np.float32(1e-3)
         found = pipeline.verify(made, windows=40)
         assert (found.passed, found.where) == (False, "i/convolution y [0, 24), x [0, 24)")
+
+
+def test_windows_of_nothing_but_zero_have_the_scale_of_others() -> None:
+    image = np.zeros((60, 60), np.float32)
+    image[:5, :5] = RNG.normal(size=(5, 5)) * 1e-6
+    made = job(image, {"type": "relu"})
+    assert pipeline.verify(made).passed
+    zarr.open_array("o.zarr/i/relu/0", mode="r+")[:, 59, 59] = 5e-6
+    assert not pipeline.verify(made).passed
 
 
 def test_no_deviation_is_told_of_maps_that_are_not_kept() -> None:
@@ -247,15 +258,14 @@ def test_what_stands_beside_large_pixels_passes_within_what_the_kernel_makes_of_
     features: str, after: dict[str, Any]
 ) -> None:
     """Winograd's kernel takes the pixels under weights of 0 into its sums and out again: their rounding stays."""
-    rng = np.random.default_rng(11)
-    image = rng.normal(size=(60, 60)).astype(np.float32)
-    image[rng.random(image.shape) < 0.02] *= 1e5
+    image = RNG.normal(size=(60, 60)).astype(np.float32)
+    image[RNG.random(image.shape) < 0.02] *= 1e5
     part = {"centre": np.s_[1:2, 1:2], "edge": np.s_[:, 2:]}[features]
     named = {}
     for n in range(16):
         weights = np.zeros((16, 3, 3))
         weights[n][part] = 1
-        named |= {f"one{n}": {"rows": rng.normal(size=(3, 3)).tolist()}, f"two{n}": {"rows": weights.tolist()}}
+        named |= {f"one{n}": {"rows": RNG.normal(size=(3, 3)).tolist()}, f"two{n}": {"rows": weights.tolist()}}
     layers = [
         {"type": "convolution", "features": [name for name in named if of in name], "match": "sum"}
         for of in ("one", "two")

@@ -99,9 +99,9 @@ def quantise(maps, offset, scale, first, last, missing, out):
     is left, which rounds as a division does [1]_ and takes half the time.
 
     Where float32 is exact enough to tell nearly all integers, a row is made in float32, and in float64 only if one of
-    its quotients lies so close to the middle between two integers that float32 may have it on the wrong side: step and
-    start are off by 2⁻²⁴ of themselves, and their sum, of which each is at the most |start| + |last| and so on, once
-    more.
+    its quotients lies so close to the middle between two integers that float32 may have it on the wrong side. It is
+    pixel · step + start; step, start and what comes of them are each off by 2⁻²⁴ of themselves at the most, which is
+    together 2⁻²³ of |start| and the greatest quotient that counts. Twice that is allowed for.
 
     .. [1] P. W. Markstein, "Computation of elementary functions on the IBM RISC System/6000 processor", 1990.
     """

@@ -41,7 +41,6 @@ class Account:
 
     def start(self, crew: Crew) -> None:
         """Tell that work begins; images that could not be planned count, too."""
-        self._started, self._clock = datetime.now(UTC), time.perf_counter()
         self._tell(Started(self._store, len(self._names), self._cluster, crew.workers, crew.dashboard))
 
     def pass_over(self, path: str, finished: Mapping[str, Any]) -> None:

@@ -108,13 +108,13 @@ def scales_of(windows: Sequence[Again]) -> list[float]:
     """Return for windows of a map what the tolerance is a part of.
 
     The greatest value in windows, or `CANCELLED` of the magnitude; but not in those whose sums are `FAR` greater than a
-    window's own: beside nodata of −3.4e38 everything else would be right.
+    window's own: beside nodata of −3.4e38 everything else would be right. Where all is 0 that is the least of the
+    others, and 0 where there are none.
     """
     own = [max(np.abs(w.values[np.isfinite(w.values)]).max(initial=0), CANCELLED * w.magnitude) for w in windows]
-    return [
-        float(max(scale for scale, other in zip(own, windows, strict=True) if other.magnitude <= FAR * one.magnitude))
-        for one in windows
-    ]
+    least = min((scale for scale in own if scale), default=0.0)
+    like = [[s for s, other in zip(own, windows, strict=True) if other.magnitude <= FAR * w.magnitude] for w in windows]
+    return [float(max(scales) or least) for scales in like]
 
 
 def slack_of(windows: Sequence[Again]) -> list[Wide]:
