@@ -13,10 +13,10 @@ from itertools import accumulate
 from pipeline.execute.feed import Work
 from pipeline.geometry import Interval
 
-SHARE = 8
+SHARE = 2
 """When no more work is to come, a batch is at most one part in so many of what its worker has left.
 
-So all end at nearly the same time.
+So all end at nearly the same time. With more parts short runs have more futures than that saves.
 """
 
 MOST = 1024
