@@ -7,8 +7,8 @@ from pipeline.execute.ranges import MOST, Blocks, Ranges
 from pipeline.execute.task import Done, Outcome
 from pipeline.geometry import Interval
 
-BATCH = 0.2
-"""Seconds of work that a future should carry: short tasks go together, a future costs some 8 ms of processor time."""
+BATCH = 0.5
+"""Seconds of work that a future should carry: short tasks go together, a future costs some 5 ms of processor time."""
 
 LOT = 32
 """Images that are looked at, at the most, before the workers get what there is of them."""
