@@ -172,6 +172,23 @@ def test_a_run_whose_workers_are_all_gone_ends_and_says_how_to_go_on(
     assert 0 < report.resumed < plan.tasks
 
 
+def test_blocks_are_made_in_the_order_of_the_walk(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As far as that can be with two threads; otherwise their cache no longer has what the next block needs."""
+    monkeypatch.setattr(stock, "BATCH", 0.0)  # a future a task
+    monkeypatch.setattr(drive, "AHEAD", 8)
+    made, attempt = list[int](), cluster.attempt
+
+    def noted(plan: object, number: int, block: int, *more: object) -> object:
+        made.append(block)
+        return attempt(plan, number, block, *more)
+
+    monkeypatch.setattr(cluster, "attempt", noted)
+    plan = cut(pipeline.plan(pipeline.load("config.yaml", ["output.chunks=1"])), 4)
+    assert pipeline.run(plan, "threads", workers=2).complete
+    assert len(made) == plan.tasks > 30
+    assert max(abs(block - place) for place, block in enumerate(made)) <= 3
+
+
 def test_futures_are_bounded_and_a_failure_is_one_task(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     job = pipeline.load("config.yaml", ["output.chunks=1"])
     plan = cut(pipeline.plan(job), 8)

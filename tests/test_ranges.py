@@ -89,6 +89,15 @@ def test_who_has_nothing_left_takes_the_back_half_of_the_largest():
     assert ranges.take("b", 1).start == 20
 
 
+def test_who_has_still_something_to_do_takes_nothing_of_others():
+    ranges = some(40, {"a": 1, "b": 1})
+    for _ in range(20):
+        ranges.take("a", 1, idle=False)
+    assert not len(ranges.take("a", 1, idle=False))
+    assert not len(ranges.take("c", 1, idle=False))
+    assert ranges.take("a", 1).start == 30
+
+
 def test_what_a_lost_worker_had_goes_to_one_that_came():
     ranges = some(40, {"a": 1, "b": 1})
     for _ in range(3):
@@ -109,6 +118,7 @@ def test_batches_shrink_so_that_all_end_together_but_not_while_more_is_to_come()
     assert sizes == sorted(sizes, reverse=True)
     assert len(sizes) > SHARE
     assert len(some(128, {"a": 1}).take("a", 50, more=True)) == 50
+    assert len(some(128, {"a": 4}).take("a", 1e9)) == 128 // 4 // SHARE
 
 
 def test_work_that_comes_up_is_given_before_what_nobody_has_looked_at():

@@ -180,10 +180,11 @@ class Drive:
             self._supply(worker)
 
     def _supply(self, worker: str) -> None:
-        while not self.stopped and self.waiting[worker] < AHEAD * self.roster.threads.get(worker, 0):
+        threads = self.roster.threads.get(worker, 0)
+        while not self.stopped and self.waiting[worker] < AHEAD * threads:
             if len(self.flying) + len(self.landed) >= 2 * self._window:
                 return  # until what has landed is fetched
-            batch = self.stock.take(worker)
+            batch = self.stock.take(worker, idle=self.waiting[worker] < threads)
             if not len(batch):
                 return
             self._submit(batch, worker)
@@ -195,7 +196,8 @@ class Drive:
             named = list(self.roster.threads) if worker in (ANY, ALONE) else [worker]
             where = {"workers": named, "allow_other_workers": not self.roster.shuns}
         works = self.stock.works(batch)
-        future = self.submit(works, f"{batch.start}-{batch.stop}-{next(self.sent)}", **where)
+        # By default those of 100 ms are equals to Dask, which runs them in any order: here, in that of the walk.
+        future = self.submit(works, f"{batch.start}-{batch.stop}-{next(self.sent)}", fifo_timeout=0, **where)
         self.flying[future] = Sent(worker, batch, tries, max(LEAST, LATE * self.stock.seconds(works)))
         self.waiting[worker] += 1
         future.add_done_callback(self.ended.put)

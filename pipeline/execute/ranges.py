@@ -14,7 +14,7 @@ from pipeline.execute.feed import Work
 from pipeline.geometry import Interval
 
 SHARE = 2
-"""When no more work is to come, a batch is at most one part in so many of what its worker has left.
+"""When no more work is to come, a batch is at most one part in so many of what a thread of its worker has left.
 
 So all end at nearly the same time. With more parts short runs have more futures than that saves.
 """
@@ -105,19 +105,21 @@ class Ranges:
             if start < stop:
                 self._left.setdefault(worker, deque()).append(Interval(start, stop))
 
-    def take(self, worker: str, most: float, *, more: bool = False) -> Interval:
-        """Return the next blocks for a worker, at most so many; empty where there are none left for anybody.
+    def take(self, worker: str, most: float, *, more: bool = False, idle: bool = True) -> Interval:
+        """Return the next blocks for a worker, at most so many; empty where there are none for it.
 
-        ``more`` says that work is still to come.
+        ``more`` says that work is still to come; and ``idle`` that the worker has nothing to do, so that it may take
+        what is another's, at the price of chunks that both read.
         """
-        if not self._has(worker):
+        if idle and not self._has(worker):
             self._left[worker] = self._others()
-        mine = self._left[worker]
+        mine = self._left.get(worker)
         if not mine:
             return Interval(0, 0)
         first = mine.popleft()
         size = int(min(most, MOST))
-        size = max(1, size if more else min(size, (len(first) + self._has(worker)) // SHARE))
+        left = (len(first) + self._has(worker)) // self._threads.get(worker, 1)
+        size = max(1, size if more else min(size, left // SHARE))
         stop = min(first.start + size, first.stop)
         if stop < first.stop:
             mine.appendleft(Interval(stop, first.stop))

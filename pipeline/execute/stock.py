@@ -51,9 +51,9 @@ class Stock:
         """Learn which workers there are, and their threads."""
         self._ranges.join(threads)
 
-    def take(self, worker: str) -> Interval:
-        """Return a batch for a worker, or an empty one."""
-        return self._ranges.take(worker, self._size, more=self._more)
+    def take(self, worker: str, *, idle: bool) -> Interval:
+        """Return a batch for a worker, or an empty one; what is another's only if it is ``idle``."""
+        return self._ranges.take(worker, self._size, more=self._more, idle=idle)
 
     def works(self, batch: Interval) -> list[Work]:
         """Return the work that a batch is."""
