@@ -34,7 +34,7 @@ def background(stack: BoundStack, scale: PixelScale, fill: float, place: int) ->
         walk = part.walk({place: region}, extents)
         if not any(walk.edges):
             raw = np.full((part.operations[0].inputs, *map(len, walk.read)), fill, scale.dtype)
-            given = Raw([(walk.read, raw)], scale.write_map)
+            given = Raw([(walk.read, raw)], scale)
             made = finished(part.run(given, walk, {place: region}, extents)[place])
             found: NDArray[np.float32] = made[:, 0, 0]
             return found

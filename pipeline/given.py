@@ -1,26 +1,31 @@
 """What a stack's first layer reads: map values over a region, from which tiles take their parts."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isnan
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from pipeline.geometry import Interval, Region, intersect, is_empty
+from pipeline.pixels import PixelScale
 
 Maps = NDArray[np.float32]
 
 
 class Given(Protocol):
-    """Map values (c, y, x) over a region."""
+    """Numbers (c, y, x) over a region."""
 
-    def cut(self, part: Region) -> Maps:
-        """Return the values of a part of the region, perhaps a view."""
+    @property
+    def dtype(self) -> DTypeLike:
+        """Of the numbers."""
 
-    def write(self, part: Region, out: Maps) -> None:
-        """Write the values of a part of the region to an array of its shape."""
+    def cut(self, part: Region) -> NDArray[Any]:
+        """Return the numbers of a part of the region, perhaps a view."""
+
+    def write(self, part: Region, out: NDArray[Any]) -> None:
+        """Write the numbers of a part of the region to an array of its shape."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,11 @@ class Held:
     values: Maps
     region: Region
 
+    @property
+    def dtype(self) -> DTypeLike:
+        """That of the values."""
+        return self.values.dtype
+
     def cut(self, part: Region) -> Maps:
         """Return the view of a part."""
         return within(self.values, part, self.region)
@@ -48,19 +58,56 @@ class Held:
 
 
 @dataclass(frozen=True)
+class Parts:
+    """Numbers as they are: areas (y, x) that cover the region, and those (c, y, x) of each."""
+
+    parts: Sequence[tuple[Region, NDArray[Any]]]
+
+    @property
+    def dtype(self) -> DTypeLike:
+        """That of the numbers, in all areas the same."""
+        return self.parts[0][1].dtype
+
+    def cut(self, part: Region) -> NDArray[Any]:
+        """Return the numbers of a part of the region: a view, if it lies in one area."""
+        for area, numbers in self.parts:
+            if intersect(area, part) == part:
+                return within(numbers, part, area)
+        made = np.empty((len(self.parts[0][1]), *map(len, part)), self.dtype)
+        self.write(part, made)
+        return made
+
+    def write(self, part: Region, out: NDArray[Any]) -> None:
+        """Copy a part."""
+        for area, numbers in self.parts:
+            if not is_empty(common := intersect(area, part)):
+                within(out, common, part)[...] = within(numbers, common, area)
+
+
+@dataclass(frozen=True)
 class Raw:
     """Raw pixels, such as decoded chunks, that become map values tile by tile: while they are close to the processor.
 
     Parameters
     ----------
     parts
-        Areas (y, x) of the image that cover the region, and their pixels (c, y, x) of any type.
-    convert
-        Writes the map values of pixels to an array of their shape.
+        Areas (y, x) of the image that cover the region, and their pixels (c, y, x) of the scale's type.
+    scale
+        What their map values are.
     """
 
     parts: Sequence[tuple[Region, NDArray[Any]]]
-    convert: Callable[[NDArray[Any], Maps], None]
+    scale: PixelScale
+
+    @property
+    def dtype(self) -> DTypeLike:
+        """That of map values."""
+        return np.float32
+
+    @property
+    def pixels(self) -> Parts:
+        """The pixels as they are, for a kernel that makes map values of them itself."""
+        return Parts(self.parts)
 
     def cut(self, part: Region) -> Maps:
         """Return the map values of a part of the region."""
@@ -72,7 +119,7 @@ class Raw:
         """Write the map values of a part of the region to an array of its shape."""
         for area, pixels in self.parts:
             if not is_empty(common := intersect(area, part)):
-                self.convert(within(pixels, common, area), within(out, common, part))
+                self.scale.write_map(within(pixels, common, area), within(out, common, part))
 
     def only(self, number: float, region: Region) -> bool:
         """Say whether all pixels of a region are one number, or NaN if that is; −0 and 0 are two."""

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from pipeline.compiled.lanes import side_by_side
 from pipeline.compiled.loops import look_up, stretch, survey
 from pipeline.compiled.narrowing import halve, quantise
 from pipeline.errors import InputError
@@ -55,11 +56,20 @@ class PixelScale:
         self.write_map(values, made)
         return made
 
+    @property
+    def line(self) -> tuple[float, float] | None:
+        """The factor and the offset that give small integers' map values, bit for bit; None where there are none.
+
+        The values are ``pixel · factor + offset`` in float64, rounded after each step.
+        """
+        kind = np.dtype(self.dtype)
+        return _line(self) if kind.kind in "iu" and 8 * kind.itemsize <= _TABLE_BITS else None
+
     def write_map(self, values: NDArray[np.generic], out: NDArray[np.float32]) -> None:
         """Write map values to an array of the same shape; those of small integers by a line or a table."""
         kind = np.dtype(self.dtype)
         if kind.kind in "iub" and 8 * kind.itemsize <= _TABLE_BITS:
-            if kind.kind != "b" and (line := _line(self)):
+            if line := self.line:
                 stretch(_rows(values), *line, _planes(out))
             else:
                 look_up(_rows(values.view(f"u{kind.itemsize}")), _table(self), _planes(out))
@@ -75,8 +85,7 @@ def _planes(values: NDArray[Any]) -> NDArray[Any]:
 
 def _rows(values: NDArray[Any]) -> NDArray[Any]:
     """Return what compiled loops can read: three axes, the pixels of a row side by side."""
-    planes = _planes(values)
-    return planes if planes.strides[2] == planes.itemsize else np.ascontiguousarray(planes)
+    return side_by_side(_planes(values))
 
 
 _TABLES: dict[PixelScale, NDArray[np.float32]] = {}

@@ -10,15 +10,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.compiled.loops import survey
 from pipeline.errors import StackError
-from pipeline.geometry import Interval, Pull, Region, Window, cells, compose, hull, is_empty, whole
-from pipeline.given import Given, Held, within
-from pipeline.kernels import BACKENDS, Choice, choose, kernel_for
+from pipeline.geometry import Boundary, Interval, Pull, Region, Window, cells, compose, hull, is_empty, whole
+from pipeline.given import Given, Held, Raw, within
+from pipeline.kernels import BACKENDS, Backend, Choice, choose, kernel_for
 from pipeline.layers import Layer
 from pipeline.operation import Block, Operation
 
@@ -170,15 +171,17 @@ class BoundStack:
                 at_edge = any(pull.is_padded for place in step[1:] for pull in walk.pulls[place])
                 for places in ([range(place, place + 1) for place in step]) if at_edge else [step]:
                     first, last = places[0], places[-1]
-                    backend = self.choices[first].backend
-                    kernel = kernel_for(self.operations[first : last + 1], backend)
-                    padded = _padded(given, walk.pulls[first], self.operations[first])
+                    head, backend = self.operations[first], BACKENDS[self.choices[first].backend]
+                    kernel = kernel_for(self.operations[first : last + 1], backend.name)
+                    source, options = _offered(given, walk.pulls[first], head, backend)
+                    padded = _padded(source, walk.pulls[first], head)
                     make = walk.needed[first + 1]
                     for place in places[1:]:  # whole cells of the first, and so perhaps more than is needed
                         windows = self.operations[place].windows
                         make = tuple(window.under(interval) for window, interval in zip(windows, make, strict=True))
-                    fits = last in into and make == wanted[last] and BACKENDS[backend].writes
-                    block = kernel(padded, into[last]) if fits else kernel(padded)
+                    if make == wanted.get(last) and last in into and backend.writes:
+                        options["out"] = into[last]
+                    block = kernel(padded, **options)
                     if self.operations[last].average:
                         block /= _real_taps(self.operations[last], make, extents[last]).astype(block.dtype)
                     given = Held(block, make)
@@ -187,14 +190,25 @@ class BoundStack:
         return made
 
 
-def _padded(given: Given, pulls: tuple[Pull, ...], operation: Operation) -> Block:
+def _offered(given: Given, pulls: Sequence[Pull], operation: Operation, to: Backend) -> tuple[Given, dict[str, Any]]:
+    """Return what a layer's kernel reads, and what it is told besides.
+
+    Raw pixels, where it takes them, become map values by a line, and no fill, a map value, is padded beside them.
+    """
+    fills = operation.boundary is Boundary.CONSTANT and any(pull.is_padded for pull in pulls)
+    if to.takes_raw(operation) and isinstance(given, Raw) and not fills and (line := given.scale.line):
+        return given.pixels, {"line": line}
+    return given, {}
+
+
+def _padded(given: Given, pulls: tuple[Pull, ...], operation: Operation) -> NDArray[Any]:
     """Cut out what a layer reads and pad what was clipped at the edges of the map."""
     read = tuple(pull.read for pull in pulls)
     if not any(pull.is_padded for pull in pulls):
         return given.cut(read)
     # What padding repeats may lie beside the reach: then there is room for both, and the reach is cut out at the end.
     frame = tuple(pull.reach.hull(pull.read) for pull in pulls)
-    wide = np.empty((operation.inputs, *map(len, frame)), np.float32)
+    wide: NDArray[Any] = np.empty((operation.inputs, *map(len, frame)), given.dtype)
     if not is_empty(read):
         given.write(read, within(wide, read, frame))
     for axis, (pull, around) in enumerate(zip(pulls, frame, strict=True), 1):

@@ -34,7 +34,7 @@ def test_stored_numbers_keep_no_more_than_themselves(tmp_path: Path) -> None:
     plan = replace(plan, task=replace(plan.task, groups=groups))
     regions = [whole(k.array.extents) for k in plan.made]
     walk = plan.stack.walk(plan.wanted(regions), plan.extents)
-    made = compute(plan, Raw([(whole(image.shape), image[None])], plan.scale.write_map), walk, regions, regions, False)
+    made = compute(plan, Raw([(whole(image.shape), image[None])], plan.scale), walk, regions, regions, False)
     for one in made:
         assert one.stored
         units = one.stored.units

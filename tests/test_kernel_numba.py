@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from pipeline.kernels import BACKENDS, TOLERANCE, kernel_for
+from pipeline.kernels import numba as kernels
+from pipeline.pixels import PixelScale
 from tests.test_kernels import block_for, convolution, other, products, with_special_values
 
 CHAINS = {
@@ -24,6 +26,7 @@ CHAINS = {
         other("pool"),
     ),
     "turned": (convolution(1, 3, (3, 3)), other("abs"), other("pool", op="min")),
+    "down": (convolution(2, 3, (3, 2), stride=(2, 1)), other("relu"), other("pool", window=3, stride=2)),
     "point layers": (other("relu"), other("normalise", scale=3.0, offset=-1.0), other("relu")),
     "pooling": (other("normalise", scale=2.0), other("pool", window=(4, 1), stride=(1, 2))),
     "only the first convolution": (convolution(2, 3, (3, 3)), other("relu"), convolution(3, 3, (2, 2))),
@@ -71,3 +74,34 @@ def test_squares_of_sums_in_registers_have_the_bits_of_sums_and_then_squares(cou
         nan = np.isnan(single)
         np.testing.assert_array_equal(nan, np.isnan(together))
         np.testing.assert_array_equal(together.view("u4")[~nan], single.view("u4")[~nan])
+
+
+@pytest.mark.parametrize("strip", [1, 2**13, 2**18])
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "uint16", "int16"])
+@pytest.mark.parametrize("chain", [name for name in CHAINS if name not in ("products", "not monotone")])
+def test_raw_integers_give_the_bits_of_their_map_values(chain, dtype, strip, monkeypatch):
+    """Of one strip or many, of several channels or one, whether the pixels of a row lie side by side or not."""
+    monkeypatch.setattr(kernels, "_STRIP", strip)
+    operations = CHAINS[chain][: BACKENDS["numba"].fuse(CHAINS[chain])]
+    assert BACKENDS["numba"].takes_raw(operations[0])
+    scale = PixelScale(dtype)
+    kernel, shape = kernel_for(operations, "numba"), (operations[0].inputs, 67, 83)
+    raw = np.random.default_rng(strip).integers(np.iinfo(dtype).min, np.iinfo(dtype).max, shape, dtype, endpoint=True)
+    expected = kernel(scale.to_map(raw))
+    apart = np.repeat(raw, 2, axis=2)[:, :, ::2]
+    for block in (raw, apart, np.pad(raw, ((0, 0), (1, 1), (2, 3)))[:, 1:-1, 2:-3]):
+        out = np.empty((len(expected), expected.shape[1] + 2, expected.shape[2] + 5), np.float32)[:, 1:-1, 2:-3]
+        assert kernel(block, out=out, line=scale.line) is out
+        np.testing.assert_array_equal(out.view("u4"), expected.view("u4"))
+        np.testing.assert_array_equal(kernel(block, line=scale.line).view("u4"), expected.view("u4"))
+
+
+def test_a_strip_has_rows_enough_whatever_the_width():
+    for row in (4, 8200, 2**20):
+        for pool in ((1, 1), (2, 2), (3, 2), (5, 1)):
+            for window in ((1, 1), (3, 1), (11, 1), (31, 2)):
+                reach = (pool[0] - 1) * window[1] + window[0]
+                lift, high = kernels._strip(1000, row, pool, window)
+                assert high == (lift - 1) * pool[1] * window[1] + reach
+                assert high >= 4 * (reach - pool[1] * window[1])  # or too much of it is made twice
+    assert kernels._strip(3, 4, (2, 2), (3, 1)) == (3, 8)

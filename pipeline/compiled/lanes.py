@@ -19,8 +19,8 @@ I32, I64, F32 = ir.IntType(32), ir.IntType(64), ir.FloatType()
 VECTOR = ir.VectorType(F32, LANES)
 
 
-def flat(maps: NDArray[np.float32]) -> tuple[NDArray[np.float32], int, int]:
-    """Return what loops write to: maps (c, y, x) as one row, and the pixels from a map and from a row to the next.
+def flat(maps: NDArray[Any]) -> tuple[NDArray[Any], int, int]:
+    """Return what loops go through: maps (c, y, x) as one row, and the pixels from a map and from a row to the next.
 
     The pixels of a row must lie side by side; rows and maps may lie apart. A kind of array more would be one more that
     every loop is compiled for.
@@ -34,6 +34,11 @@ def flat(maps: NDArray[np.float32]) -> tuple[NDArray[np.float32], int, int]:
         raise ValueError("the pixels of a row must lie side by side")
     last = sum((n - 1) * step for n, step in zip(maps.shape, (beside, below, 1), strict=True))
     return as_strided(maps, (last + 1,), (maps.itemsize,)), beside, below
+
+
+def side_by_side(maps: NDArray[Any]) -> NDArray[Any]:
+    """Return maps (c, y, x) whose pixels of a row lie side by side: a copy, if these do not."""
+    return maps if maps.strides[2] == maps.itemsize else np.ascontiguousarray(maps)
 
 
 def at(builder: Any, pointer: Any, pixels: Any) -> Any:
@@ -94,18 +99,30 @@ def line(typing: Any, array: Any, c: Any, y: Any) -> Any:
 
     def generate(context: Any, builder: Any, signature: Any, given: Any) -> Any:
         of = context.make_array(signature.args[0])(context, builder, given[0])
-        made = context.make_array(row)(context, builder)
-        populate_array(
-            made,
-            data=row_of(builder, of, given[1:]),
-            shape=cgutils.unpack_tuple(builder, of.shape)[2:],
-            strides=[of.itemsize],
-            itemsize=of.itemsize,
-            meminfo=None,
-        )
-        return made._getvalue()  # noqa: SLF001 - as Numba's own extensions do
+        length = cgutils.unpack_tuple(builder, of.shape)[2]
+        return _row(context, builder, row, row_of(builder, of, given[1:]), length, of.itemsize)
 
     return signature, generate
+
+
+@intrinsic
+def rest(typing: Any, row: Any, start: Any) -> Any:
+    """Return what follows a place of a row whose pixels lie side by side, as such a row; it must not outlive it."""
+    del typing
+    signature = row(row, start)
+
+    def generate(context: Any, builder: Any, signature: Any, given: Any) -> Any:
+        of = context.make_array(signature.args[0])(context, builder, given[0])
+        length = builder.sub(cgutils.unpack_tuple(builder, of.shape)[0], given[1])
+        return _row(context, builder, signature.args[0], builder.gep(of.data, [given[1]]), length, of.itemsize)
+
+    return signature, generate
+
+
+def _row(context: Any, builder: Any, kind: Any, data: Any, length: Any, itemsize: Any) -> Any:
+    made = context.make_array(kind)(context, builder)
+    populate_array(made, data=data, shape=[length], strides=[itemsize], itemsize=itemsize, meminfo=None)
+    return made._getvalue()  # noqa: SLF001 - as Numba's own extensions do
 
 
 @intrinsic

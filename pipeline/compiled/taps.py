@@ -13,8 +13,11 @@ from pipeline.geometry import Window
 
 Array = NDArray[np.float32]
 
-Tables = tuple[Array, int, NDArray[np.int64], Array, NDArray[np.int64]]
-"""What `vector.run_rows` takes first: the block laid out, its pitch, the taps' offsets, weights, and groups."""
+Tables = tuple[int, NDArray[np.int64], Array, NDArray[np.int64]]
+"""What `vector.run_rows` takes of a block that is laid out: its pitch, the taps' offsets, weights, and groups."""
+
+Laid = tuple[Array, int, NDArray[np.int64], Array, NDArray[np.int64]]
+"""A block laid out, and the tables of it."""
 
 _EXACT = 2.0**-22
 """How far a feature may be from the product of a column and a row, as a part of each weight: float32 rounds as much."""
@@ -48,13 +51,20 @@ class Taps:
             for part, start in zip(parts, starts, strict=False)
         ]
 
-    def lay(self, block: Array) -> Tables:
+    def lay(self, block: Array) -> Laid:
         """Return a padded block (c, y, x) laid out so that neighbouring outputs lie side by side, and the tables."""
         source, row, plane, part = _side_by_side(block, self._x.stride)
+        return source, *self.tables(row, plane, part)
+
+    def tables(self, row: int, plane: int, part: int) -> Tables:
+        """Return the tables of a block, by the pixels from a row and from a map to the next.
+
+        ``part`` pixels of a row are there for each place within the stride along x.
+        """
         places = (self._depth, self._height, self._width, self._y.dilation, self._x.dilation)
         offsets = _offsets(places, row, plane, self._x.stride, part)
         groups = np.array([(m * plane, *rest) for m, *rest in self._groups], np.int64)
-        return source, row * self._y.stride, offsets, self._weights, groups
+        return row * self._y.stride, offsets, self._weights, groups
 
 
 class SeparableTaps:
@@ -72,7 +82,7 @@ class SeparableTaps:
         self._places = (1, 1, width, 1, self._x.dilation)
         self._groups = [(m, m % self._count * width, 1, m) for m in range(inputs * self._count)]
 
-    def lay(self, block: Array) -> Tables:
+    def lay(self, block: Array) -> Laid:
         """Return what the pass down makes of a padded block (c, y, x), laid out for the pass across, and the tables."""
         maps, height, width = len(self._groups), *block.shape[1:]
         rows = (height - self._y.span) // self._y.stride + 1

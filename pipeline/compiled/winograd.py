@@ -7,7 +7,7 @@ from pipeline.compiled.cells import PLACES, ROWS, RUN, SEEN, finish_all, finish_
 from pipeline.compiled.lanes import LANES, fma, line
 from pipeline.compiled.pooling import maximum
 
-MADE_WITH = {"cells": "944a53267208", "lanes": "5e7e52201642", "pooling": "c5090e4c3cee"}
+MADE_WITH = {"cells": "944a53267208", "lanes": "ba6b54c56e1e", "pooling": "2f03c218a6d3"}
 
 PART = 256
 """Channels at a time: a feature's weights, or a run of cells, of so many stay in the nearest cache."""

@@ -101,7 +101,7 @@ def _run_block(
     wanted = {place: region}
     walk = stack.walk(wanted, extents)
     raw = np.block(pieces)
-    return finished(stack.run(Raw([(walk.read, raw)], scale.write_map), walk, wanted, extents)[place])
+    return finished(stack.run(Raw([(walk.read, raw)], scale), walk, wanted, extents)[place])
 
 
 def join_lazily(maps: Any, after: BoundStack) -> Any:

@@ -66,7 +66,7 @@ def _make_block(plan: ImagePlan, image: int, block: int, cache: ChunkCache, segm
     seen = plan.grid.seen(index)
     walk = plan.stack.walk(plan.wanted(seen), plan.extents)
     readers = plan.reading.readers(index, walk.read)
-    raw = Raw(plan.source.parts(walk.read, cache, readers, plane, slabs=plan.slabs), plan.scale.write_map)
+    raw = Raw(plan.source.parts(walk.read, cache, readers, plane, slabs=plan.slabs), plan.scale)
     made = compute(plan, raw, walk, regions, seen, looked_at(plane, plan.source.planes))
     taken = pixels(walk.read) * plan.source.pixel_bytes
     del raw

@@ -1,8 +1,9 @@
 """What every kernel backend is, and the rules it keeps.
 
 A backend is one module of this folder with one `Backend` in it. A kernel is a valid-mode function of a padded
-float32 block (channel, y, x); it knows no position, border or store. Its bits must not depend on the block's shape:
-the plan tries each kernel on a whole block and on pieces of it, and does not choose one that rounds differently.
+float32 block (channel, y, x), or of raw integers if it says so; it knows no position, border or store. Its bits must
+not depend on the block's shape: the plan tries each kernel on a whole block and on pieces of it, and does not choose
+one that rounds differently.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from pipeline.operation import Operation
 
 Kernel = Callable[..., NDArray[np.float32]]
-"""Of a block; and of where to write, for backends that say so."""
+"""Of a block; and of where to write, and of how raw pixels become map values, for backends that say so."""
 
 
 def _one(operations: Sequence[Operation]) -> int:
@@ -25,6 +26,11 @@ def _one(operations: Sequence[Operation]) -> int:
 def _anywhere(operation: Operation) -> tuple[int, int]:
     del operation
     return 1, 1
+
+
+def _never(operation: Operation) -> bool:
+    del operation
+    return False
 
 
 def _in_float32(operation: Operation) -> int:
@@ -61,6 +67,9 @@ class Backend:
         cut only by the map's end. What one pass makes besides must step over one pixel, or a part of a cell.
     writes
         Whether its kernels take a second array, of any strides along channel and y, to write to instead of a new one.
+    takes_raw
+        Whether the kernels that begin with an operation take raw integers, too, and as a third argument the
+        `pipeline.pixels.PixelScale.line` that makes map values of them.
     doubted
         The operation, with how far the rounding of these kernels may take its results, where they go another way to
         them than its own ``doubt`` supposes.
@@ -78,4 +87,5 @@ class Backend:
     cell: Callable[[Operation], tuple[int, int]] = _anywhere
     doubted: Callable[[Operation], Operation] = _as_it_is
     writes: bool = False
+    takes_raw: Callable[[Operation], bool] = _never
     steady: bool = False

@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.compiled import vector
-from pipeline.compiled.lanes import flat
+from pipeline.compiled.lanes import flat, side_by_side
 from pipeline.compiled.pooling import COPY, MAX, MIN, SUM
+from pipeline.compiled.strips import run_strips
 from pipeline.compiled.taps import SeparableTaps, Taps, separate
 from pipeline.kernels.base import Backend, Kernel
 from pipeline.operation import Operation
@@ -29,6 +30,9 @@ _TAPS = {1: 2.2e10, 2: 2.7e10, 3: 3e10, 4: 3.4e10}
 
 _BETWEEN, _POINT_SECONDS = 5e-10, 2e-10
 """Seconds for a pixel of one map: written between two passes and read again; a point layer or a pooling."""
+
+_STRIP = 2**18
+"""Bytes of map values that are made of raw pixels at a time; at least four times what two strips have in common."""
 
 _NO_TAPS = (np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros((0, 4), np.int64))
 
@@ -105,24 +109,47 @@ def _build(operations: tuple[Operation, ...]) -> Kernel:
     codes = np.array([code for code, _ in steps], np.int64)
     numbers = np.array([n for _, n in steps], np.float32).reshape(len(steps), len(last.maps))
     commute = pool is not None and pool.options["op"] != "mean" and _never_decrease(steps)
+    window = (head.windows[0].span, head.windows[0].stride) if taps else (1, 1)
     pooling = (COPY, 1, 1, 1, 1)
     if pool is not None:
         y, x = pool.windows
         pooling = (_JOIN[str(pool.options["op"])], y.size, y.stride, x.size, x.stride)
 
-    def kernel(block: Array, out: Array | None = None) -> Array:
+    def kernel(block: NDArray[Any], out: Array | None = None, line: tuple[float, float] | None = None) -> Array:
         rows, columns = shape = block.shape[1:]
         for operation in operations:
             shape = tuple((n - w.span) // w.stride + 1 for n, w in zip(shape, operation.windows, strict=True))
             if operation is head and taps:
                 rows, columns = shape
         made = np.empty((len(last.maps), *shape), np.float32) if out is None else out
-        tables = taps.lay(block) if taps else (np.ascontiguousarray(block).reshape(-1), columns, *_NO_TAPS)
-        before = 0 if commute else len(codes)
-        vector.run_rows(*tables, rows, columns, codes, numbers, before, pooling, made.shape, flat(made))
+        steps = rows, columns, codes, numbers, 0 if commute else len(codes), pooling, made.shape, flat(made)
+        if line:
+            inputs, _, wide = block.shape
+            strip = _strip(made.shape[1], 4 * wide * inputs, pooling[1:3], window)
+            tables = taps.tables(wide, strip[1] * wide, wide) if isinstance(taps, Taps) else (columns, *_NO_TAPS)
+            run_strips(flat(side_by_side(block)), (inputs, wide), *line, strip, window, tables, *steps)
+        else:
+            laid = taps.lay(block) if taps else (np.ascontiguousarray(block).reshape(-1), columns, *_NO_TAPS)
+            vector.run_rows(*laid, *steps)
         return made
 
     return kernel
+
+
+def _strip(height: int, row: int, pool: tuple[int, int], window: tuple[int, int]) -> tuple[int, int]:
+    """Return the output rows of a strip, and the rows of map values that they need, of so many bytes a ``row``.
+
+    ``pool`` and ``window`` are window and stride along y of the pooling, and span and stride of the convolution.
+    """
+    step, reach = pool[1] * window[1], (pool[0] - 1) * window[1] + window[0]
+    rows = max(_STRIP // row, 5 * reach)
+    lift = max(1, min(height, (rows - reach) // step + 1))
+    return lift, (lift - 1) * step + reach
+
+
+def _takes_raw(operation: Operation) -> bool:
+    """Say whether map values are made strip by strip: not where a block is laid out anew or gone through twice."""
+    return operation.kind != "convolution" or (operation.windows[1].stride == 1 and _parts(operation) is None)
 
 
 def _scratch(operation: Operation, read: int, made: int) -> int:
@@ -149,5 +176,13 @@ def _cost(operation: Operation) -> float:
 
 
 BACKEND = Backend(
-    "numba", supports=_supports, build=_build, fuse=_fuse, cost=_cost, scratch=_scratch, steady=True, writes=True
+    "numba",
+    supports=_supports,
+    build=_build,
+    fuse=_fuse,
+    cost=_cost,
+    scratch=_scratch,
+    steady=True,
+    writes=True,
+    takes_raw=_takes_raw,
 )
