@@ -37,6 +37,21 @@ def test_a_level_that_is_not_what_the_one_before_makes_does_not_pass() -> None:
     assert "3 pixels of further levels are not what the level before makes" in str(found)
 
 
+@pytest.mark.parametrize("shrink", ["mean", "max"])
+@pytest.mark.parametrize("dtype", ["float32", "float16", "int8", "uint16"])
+def test_a_pixel_of_a_level_that_is_one_step_off_does_not_pass(shrink: str, dtype: str) -> None:
+    image = np.random.default_rng(8).normal(size=(32, 32)).astype(np.float32)
+    made = job(image, {"type": "relu"}, chunks=16, pyramid=shrink, dtype=dtype)
+    level = zarr.open_array("o.zarr/i/relu/1", mode="r+")
+    assert level.shape == (1, 16, 16)
+    stored = level[...]
+    y, x = divmod(int(np.argmin(np.abs(stored - np.median(stored)))), 16)
+    pixel = stored[0, y, x]
+    level[0, y, x] = pixel - 1 if "int" in dtype else np.nextafter(pixel, pixel - 1)
+    found = pipeline.verify(made)
+    assert (found.passed, found.off) == (False, 1), found
+
+
 def test_a_level_that_is_damaged_or_missing_is_named() -> None:
     made = job(RNG.normal(size=(101, 67)).astype(np.float32), {"type": "relu"}, chunks=16, pyramid="mean")
     Path("o.zarr/i/relu/1/c/0/0/0").write_bytes(b"damaged")

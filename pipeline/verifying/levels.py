@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 from pipeline.geometry import Region
 from pipeline.storage.maps import Level, MapArray
 
+_SUMMED = 2.0**-50
+"""How far the mean of 4 pixels may be off, as a part of the sum of their magnitudes: some roundings of float64."""
+
 
 @dataclass(frozen=True)
 class Compared:
@@ -46,20 +49,30 @@ def compare(
 
 
 def _compare(m: MapArray, level: Level, stored: NDArray[Any], before: NDArray[Any]) -> Compared:
-    """Compare a window of a level with the window of the level before that it is made of."""
-    values = m.encoding.decode(before)
+    """Compare a window of a level with the window of the level before that it is made of.
+
+    Both are taken as the numbers that are stored, of which the level is made: the greatest of them, and the mean of
+    integers, are exact. The mean of floats may round otherwise where its sum in float64 does.
+    """
+    values, found = (np.where(part == m.encoding.missing, np.nan, part.astype(np.float64)) for part in (before, stored))
     starts = [np.arange(0, n, s) for n, s in zip(before.shape[1:], level.steps, strict=True)]
     reduce = np.maximum.reduceat if m.shrink == "max" else np.add.reduceat
-    with np.errstate(invalid="ignore"):
+    slack: NDArray[np.float64] | float = 0.0
+    with np.errstate(invalid="ignore", over="ignore"):
         made = reduce(reduce(values, starts[0], axis=1), starts[1], axis=2)
-        sizes = np.add.reduceat(np.add.reduceat(np.abs(values), starts[0], axis=1), starts[1], axis=2)
-    if m.shrink == "mean":
-        ones = np.add.reduceat(np.add.reduceat(np.ones(values.shape[1:]), starts[0], axis=0), starts[1], axis=1)
-        made = made / ones
-    found = m.encoding.decode(stored)
-    finite = np.isfinite(made) & np.isfinite(found)
-    same = (made == found) | (np.isnan(made) & np.isnan(found))
-    # Rounded to float32 on the way, and to the stored type.
-    allowed = m.encoding.rounding(made[finite]) * (1 + 1e-6) + np.finfo(np.float32).eps * sizes[finite]
-    off = np.abs(made[finite] - found[finite]) > allowed
-    return Compared(stored.size, int(off.sum() + (~finite & ~same).sum()))
+        if m.shrink == "mean":
+            ones = np.add.reduceat(np.add.reduceat(np.ones(values.shape[1:]), starts[0], axis=0), starts[1], axis=1)
+            made = made / ones
+            if not m.encoding.is_scaled:
+                sizes = np.add.reduceat(np.add.reduceat(np.abs(values), starts[0], axis=1), starts[1], axis=2)
+                slack = np.where(np.isfinite(sizes), _SUMMED * sizes, 0)
+        least, most = (_rounded(m, made + sign * slack) for sign in (-1, 1))
+    same = ((least <= found) & (found <= most)) | (np.isnan(made) & np.isnan(found))
+    return Compared(stored.size, int((~same).sum()))
+
+
+def _rounded(m: MapArray, values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return what is stored for numbers, by way of float32 where these are floats."""
+    if m.encoding.is_scaled:
+        return np.rint(values)
+    return values.astype(np.float32).astype(m.encoding.dtype).astype(np.float64)
