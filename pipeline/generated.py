@@ -237,12 +237,14 @@ def copies(values: Values, rotate: int, scales: Sequence[float], around: float |
 
     Returns
     -------
-    Copies of one height and width, interpolated linearly; smaller ones are smoothed first.
+    Copies of one height and width, interpolated linearly; smaller ones are smoothed first. Turns by whole quarters are
+    exact, unless one side of the feature is odd and the other even: all copies have their centre at one place, so that
+    a turned one lies between pixels.
     """
     planes = values if values.ndim == 3 else values[None]
     height, width = planes.shape[1:]
     angles = np.deg2rad(360 * np.arange(rotate) / rotate)
-    # Whole quarters stay exact: their sines and cosines are whole numbers.
+    # So that whole quarters are exact, their sines and cosines are whole numbers.
     turns = [(scale, round(np.cos(a), 12), round(np.sin(a), 12)) for scale in scales for a in angles]
     tall = max(scale * (abs(c) * height + abs(s) * width) for scale, c, s in turns)
     wide = max(scale * (abs(s) * height + abs(c) * width) for scale, c, s in turns)
