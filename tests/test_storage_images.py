@@ -269,6 +269,9 @@ def test_images_that_would_share_a_name_are_refused_with_both_paths():
         ("x/a.ome.zarr.zip", "a"),
         ("a.zip", "a"),
         (".zip", ".zip"),
+        ("x.zarr/a.zarr", "a"),
+        ("s3://x/p.ome.zarr/A/1/0/", "p_A_1_0"),
+        ("x.zarr/../p.zarr/./0", "p_0"),
     ],
 )
 def test_an_image_is_named_by_its_stem(path, name):

@@ -17,7 +17,7 @@ from pipeline.storage.allowed import check_codecs
 from pipeline.storage.geo import read_geo
 from pipeline.storage.globs import is_pattern, matches
 from pipeline.storage.identity import digest
-from pipeline.storage.ome import Level, is_image, read_level
+from pipeline.storage.ome import Level, is_image, is_plate, read_level
 from pipeline.storage.place import METADATA, Place, Where
 from pipeline.storage.source import Outer, Source
 from pipeline.storage.unfinished import ARRAY, refuse_unfinished
@@ -81,13 +81,18 @@ def find_apart(patterns: Sequence[str], options: Mapping[str, Any] | None = None
 def stem(path: str) -> str:
     """Return the name of an image: the last part of its path without ``.zarr``, ``.ome.zarr`` and ``.zip``.
 
-    >>> stem("scans/slide-7.ome.zarr")
-    'slide-7'
+    Of an image within a Zarr group, such as a plate or a store of maps, it is the way from that group on, as its last
+    part is 0 or a layer's name in all of them. A link has a name of its own.
+
+    >>> stem("scans/slide-7.ome.zarr"), stem("scans/plate.zarr/A/1/0")
+    ('slide-7', 'plate_A_1_0')
     """
-    name = os.path.basename(path.rstrip("/"))
-    if name in ("", ".", "..") or os.path.islink(path):
-        name = os.path.basename(os.path.realpath(path))
-    return name.removesuffix(".zip").removesuffix(".zarr").removesuffix(".ome") or name
+    parts = os.path.normpath(path).split("/")
+    if parts[-1] in ("", ".", ".."):
+        parts = os.path.realpath(path).split("/")
+    outer = max((n for n, part in enumerate(parts) if part.endswith((".zarr", ".zip"))), default=len(parts) - 1)
+    names = (part.removesuffix(".zip").removesuffix(".zarr").removesuffix(".ome") or part for part in parts[outer:])
+    return "_".join(names)
 
 
 def open_image(where: Where, level: int = 0, key: str = "level") -> Source:
@@ -168,6 +173,8 @@ def _open(place: Place) -> tuple[Any, dict[str, Any]]:
 def _from_group(place: Place, attributes: dict[str, Any], level: int, key: str) -> tuple[Source, Any]:
     path = str(place)
     refuse_unfinished(path, attributes)
+    if is_plate(attributes):
+        raise InputError(f"{path}: is a plate of many images; name them, as with {path}/*/*/[0-9]*")
     if not is_image(attributes):
         inside = sorted(child.name for child in place.path.iterdir() if child.is_dir())[:5] if place.is_local else []
         hint = f"; it holds {', '.join(inside)}: name one of them" if inside else ""

@@ -27,8 +27,18 @@ class Level:
 
 def is_image(attributes: dict[str, Any]) -> bool:
     """Say whether a group's attributes describe an OME-Zarr image."""
+    return "multiscales" in _ome(attributes)
+
+
+def is_plate(attributes: dict[str, Any]) -> bool:
+    """Say whether a group's attributes describe a plate, whose wells hold images."""
+    return "plate" in _ome(attributes)
+
+
+def _ome(attributes: dict[str, Any]) -> dict[str, Any]:
+    """Return what attributes say as OME-Zarr: of 0.5 under ``ome``, of 0.4 at the top."""
     ome = attributes.get("ome")
-    return "multiscales" in (attributes if ome is None else ome if isinstance(ome, dict) else {})
+    return attributes if ome is None else ome if isinstance(ome, dict) else {}
 
 
 def read_level(path: str, attributes: dict[str, Any], level: int, key: str = "level") -> Level:
