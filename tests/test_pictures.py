@@ -159,6 +159,15 @@ def test_ome_tiff_names_and_sizes(tmp_path):
     assert (source.scale, source.units) == ((0.5, 0.25), ("nanometer", "nanometer"))
 
 
+@pytest.mark.parametrize("spelt", ["\u00b5m", "\u03bcm", "um"])
+def test_micrometres_however_they_are_spelt(tmp_path, spelt):
+    told = {f"PhysicalSize{axis}{end}": word for axis in "XY" for end, word in (("", 0.5), ("Unit", spelt))}
+    tifffile.imwrite(tmp_path / "a.ome.tif", noise(9, 9), ome=True, metadata={"axes": "YX", **told})
+    ingest(tmp_path / "a.ome.tif", tmp_path / "a.zarr")
+    source = open_image(str(tmp_path / "a.zarr"))
+    assert (source.scale, source.units) == ((0.5, 0.5), ("micrometer", "micrometer"))
+
+
 @pytest.mark.parametrize(
     ("unit", "scale", "units"), [("CENTIMETER", (2.5, 5.0), "micrometer"), ("INCH", (1.0, 1.0), None)]
 )

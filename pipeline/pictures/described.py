@@ -12,7 +12,8 @@ import tifffile
 from pipeline.pictures.base import PIXEL, TIMES, UNITS
 from pipeline.storage.units import base_unit
 
-_IMAGEJ = {"micron": "µm", "um": "µm", r"\u00B5m": "µm", "\u03bcm": "µm"}
+_SPELT = {"micron": "µm", "um": "µm", r"\u00B5m": "µm", "\u03bcm": "µm"}
+"""What ImageJ and others write for µm: OME's sign begins with U+00B5, and some keyboards' with U+03BC."""
 
 
 @dataclass
@@ -94,7 +95,7 @@ def _shaped(told: Mapping[str, Any], found: Described) -> None:
 
 def _placed(told: Mapping[str, Any], first: Sequence[Mapping[str, Any]], found: Described) -> None:
     """Take over what OME's attributes say of sizes, and of the place of the first plane, if there is one."""
-    signs = {**UNITS, PIXEL: PIXEL}
+    signs = {**UNITS, **{spelt: UNITS[sign] for spelt, sign in _SPELT.items()}, PIXEL: PIXEL}
     for axis in "ZYX":
         unit = signs.get(told.get(f"PhysicalSize{axis}Unit", "µm"))
         found.add(axis.lower(), told.get(f"PhysicalSize{axis}"), unit)
@@ -107,7 +108,7 @@ def _placed(told: Mapping[str, Any], first: Sequence[Mapping[str, Any]], found: 
 
 def _imagej(told: dict[str, Any], page: Any, found: Described) -> None:
     written = str(told.get("unit", ""))
-    unit = UNITS.get(_IMAGEJ.get(written, written))
+    unit = UNITS.get(_SPELT.get(written, written))
     for axis, number in zip("xy", page.resolution, strict=True):  # pixels a unit; the tag's own unit says nothing
         found.add(axis, 1 / number, unit)
     found.add("z", told.get("spacing"), unit)
