@@ -227,6 +227,8 @@ def _rows(name: str, spec: Rows) -> NDArray[np.float64]:
 
 
 def _file(name: str, path: str) -> NDArray[np.float64]:
+    if path.startswith("~/"):
+        path = str(Path(path).expanduser())
     try:
         if not Path(path).is_file():
             raise FeatureError(f"feature '{name}': there is no file {path}")

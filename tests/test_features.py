@@ -232,6 +232,12 @@ def test_files_that_are_not_there_or_no_image(tmp_path):
     refused(File(file="a\0b.npy"), "there is no file")
 
 
+def test_a_file_in_the_users_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    np.save(tmp_path / "a.npy", np.eye(3))
+    np.testing.assert_array_equal(make("blob", File(file="~/a.npy"), no_crop), np.eye(3))
+
+
 def test_a_file_name_too_long_for_the_disk_is_refused():
     refused(File(file="a" * 5000), "feature 'blob'")
 

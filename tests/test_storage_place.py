@@ -15,7 +15,7 @@ import zarr
 
 from pipeline.errors import PlaceError
 from pipeline.geometry import Interval
-from pipeline.storage.images import open_image
+from pipeline.storage.images import find, open_image
 from pipeline.storage.place import VARIABLE, Place
 from tests.conftest import drawing_of_x
 
@@ -174,3 +174,18 @@ def test_a_file_that_cannot_be_named_leaves_nothing(tmp_path, monkeypatch):
         place.write("deep/a", b"new")
     assert [path.name for path in (tmp_path / "p/deep").iterdir()] == ["a"]
     assert place.read("deep/a") == b"old"
+
+
+def test_a_path_in_the_users_folder_is_never_one_of_that_name_here(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    home, here = tmp_path / "scans", tmp_path / "here"
+    home.mkdir()
+    here.mkdir()
+    monkeypatch.chdir(here)
+    zarr.create_array("~a.zarr", shape=(2, 3), dtype="u1")
+    zarr.create_array(str(home / "b.zarr"), shape=(4, 5), dtype="u1")
+    found = find(["~/scans/*.zarr", "~/scans/b.zarr", "~a.zarr"])
+    assert [str(place) for place in found] == [str(home / "b.zarr"), "~a.zarr"]
+    Place.of("~/out.zarr").write("zarr.json", b"{}")
+    assert (tmp_path / "out.zarr/zarr.json").read_bytes() == b"{}"
+    assert not (here / "~").exists()

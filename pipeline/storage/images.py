@@ -51,9 +51,9 @@ def find(patterns: Sequence[str], options: Mapping[str, Any] | None = None) -> l
             paths += found
             continue
         if not place.is_local or place.exists():
-            paths.append(pattern)
+            paths.append(str(place))
             continue
-        found = sorted(glob.iglob(pattern, recursive=True)) if glob.has_magic(pattern) else []
+        found = sorted(glob.iglob(place.root, recursive=True)) if glob.has_magic(pattern) else []
         if not found:
             raise InputError(f"{pattern}: there is no such image (relative to {Path.cwd()})")
         paths += found

@@ -53,7 +53,8 @@ class Place:
         Parameters
         ----------
         text
-            A path, a ``.zip`` file, or a URL: ``s3://bucket/key``, ``gs://bucket/key``, ``https://host/path``.
+            A path (``~/`` is the user's folder), a ``.zip`` file, or a URL: ``s3://bucket/key``, ``gs://bucket/key``,
+            ``https://host/path``.
         options
             What opens URLs, beside what the environment variable `VARIABLE` says and before it.
 
@@ -67,6 +68,8 @@ class Place:
         if "::" in text:
             raise PlaceError(f"{text}: is a chain of places ('::'); name one place")
         if "://" not in text:
+            if text.startswith("~/"):
+                text = os.path.expanduser(text)
             inner = _zip_in(text)
             return cls("file", text) if inner is None else cls("zip", text[: len(text) - len(inner)], inner.strip("/"))
         scheme, _, rest = text.partition("://")
