@@ -18,7 +18,8 @@ def read(path: Path, images: Sequence[str]) -> dict[str, str]:
     Parameters
     ----------
     path
-        A CSV file with the columns ``image``, the name of an image or the end of its path, and ``label``.
+        A CSV file with the columns ``image``, the name of an image or the end of its path (of one within a Zarr group
+        from there on, or more), and ``label``.
     images
         The paths of all images there are, each of a name of its own.
 
