@@ -45,10 +45,24 @@ class PixelScale:
         return low if self.black is None else self.black, high if self.white is None else self.white
 
     def exact(self, values: NDArray[np.generic]) -> NDArray[np.float64]:
-        """Return map values in float64: (p − black) / (white − black) · 2 − 1."""
+        """Return map values in float64: (p − black) / (white − black) · 2 − 1.
+
+        Where 0 lies within these ends or at one of them, as (2p − (black + white)) / (white − black): small pixels of
+        int64 would be lost beside the ends, and what is left of them is of full precision.
+
+        >>> PixelScale("int64").exact(np.array([0, 100])).tolist()
+        [5.421010862427522e-20, 1.089623183347932e-17]
+        """
         black, white = self.ends
         wide = values.astype(np.float64)
-        return wide if (black, white) == (-1.0, 1.0) else (wide - black) / (white - black) * 2 - 1
+        if (black, white) == (-1.0, 1.0):
+            return wide
+        if black * white <= 0:
+            both = black + white
+            if np.dtype(self.dtype).kind == "i" and self.black is None and self.white is None:
+                both = -1.0  # which is lost in the sum of 64-bit ends
+            return (2 * wide - both) / (white - black)
+        return (wide - black) / (white - black) * 2 - 1
 
     def to_map(self, values: NDArray[np.generic]) -> NDArray[np.float32]:
         """Return map values in float32, each the rounded exact one."""
@@ -194,7 +208,7 @@ class Encoding:
         if self.is_scaled:
             return np.full_like(values, float(self.attributes["scale_factor"]) / 2)
         kind = np.finfo(self.dtype)
-        return np.abs(values) * float(kind.eps) + float(kind.smallest_subnormal)
+        return (np.abs(values) * float(kind.eps) + float(kind.smallest_subnormal)) / 2
 
 
 def stored_dtype(dtype: DTypeLike) -> str:

@@ -57,6 +57,24 @@ def test_black_and_white_are_minus_and_plus_one(dtype, black, white, pixels, exp
     np.testing.assert_array_equal(out, np.array(expected, np.float32))
 
 
+@pytest.mark.parametrize("bits", [32, 64])
+def test_small_pixels_of_large_signed_types_keep_their_digits(bits):
+    """An image of 0 … 255 in NumPy's own integers: all of it would be 0, and a normalised correlation, too."""
+    values = np.arange(-300, 300)
+    made = PixelScale(f"int{bits}").to_map(values.astype(f"int{bits}"))
+    for value, out in zip(values.tolist(), made, strict=True):
+        exact = Fraction(2 * value + 1, 2**bits - 1)
+        assert abs(Fraction(float(out)) - exact) <= abs(exact) * Fraction(2) ** -24
+
+
+def test_float16_is_off_by_half_a_step_at_the_most():
+    values = np.concatenate([np.random.default_rng(3).uniform(-2, 2, 5000), [6e-8, -2.9e-8, 65504.0]])
+    off = np.abs(values - values.astype(np.float16))
+    rounding = Encoding("float16").rounding(values)
+    assert (off <= rounding).all()
+    assert (off / rounding).max() > 0.9
+
+
 @pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "uint16"])
 @pytest.mark.parametrize("ends", [(None, None), (3.25, 77), (200, -100)])
 def test_the_table_of_a_small_integer_type_is_the_exact_value_rounded_once(dtype, ends):
