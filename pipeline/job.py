@@ -15,7 +15,7 @@ from pipeline.features import CropOf, CropSpec, File, make_all
 from pipeline.geometry import Interval, Window
 from pipeline.kept import OutputSpec
 from pipeline.labelled import channels_of, stack_labelled
-from pipeline.pixels import Encoding, PixelScale, stored_dtype
+from pipeline.pixels import Encoding, PixelScale, is_interleaved, stored_dtype
 from pipeline.stack import Stack, run_whole
 from pipeline.storage.codecs import Codec
 from pipeline.storage.images import open_image
@@ -80,6 +80,11 @@ class JobStack:
             raise InputError("the array's chunk sizes are unknown; call its compute_chunk_sizes() first")
         if image.ndim not in (2, 3) or 0 in image.shape:
             raise InputError(f"the image has the shape {image.shape}; expected (y, x) or (c, y, x)")
+        if channels is None and is_interleaved(image.shape):
+            raise InputError(
+                f"the image has the shape {image.shape}, which looks like (y, x, c); expected (c, y, x): "
+                "numpy.moveaxis(image, -1, 0), or a DataArray that names its axes"
+            )
         place = self._place(layer)
         pixels = image if image.ndim == 3 else image[None]
         bound = self.layers.bind(channels or tuple(map(str, range(pixels.shape[0]))), kernel)

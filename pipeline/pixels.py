@@ -1,5 +1,6 @@
 """Between stored numbers and map values: which pixel values mean −1 and +1, and how a map is kept in few bits."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -217,3 +218,12 @@ def stored_dtype(dtype: DTypeLike) -> str:
     if kind.kind not in "biuf" or kind.itemsize > 8:  # Zarr has no longer floats than these
         raise InputError(f"pixels are of type {kind}; they must be booleans, integers or floats of at most 64 bits")
     return kind.newbyteorder("=").name
+
+
+def is_interleaved(shape: Sequence[int]) -> bool:
+    """Say whether an image of three axes without names is (y, x, c) by its looks, not (c, y, x).
+
+    >>> is_interleaved((480, 640, 3)), is_interleaved((3, 480, 640)), is_interleaved((12, 480, 3))
+    (True, False, False)
+    """
+    return len(shape) == 3 and shape[2] in (3, 4) and shape[0] > 4 * shape[2]

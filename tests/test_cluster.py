@@ -283,3 +283,13 @@ def test_what_masked_pixels_are_is_not_guessed(small: Path, lazy: bool) -> None:
     image = np.ma.masked_greater(np.arange(900, dtype=np.uint16).reshape(30, 30), 500)
     with pytest.raises(InputError, match=r"masked array; say what masked pixels are: image.filled\(VALUE\)"):
         pipeline.load("config.yaml").stack(da.from_array(image, chunks=10) if lazy else image)
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_an_array_that_looks_interleaved_is_not_taken_for_channels(small: Path, lazy: bool) -> None:
+    image = np.ones((37, 41, 3), np.uint8)
+    stack = pipeline.load("config.yaml").stack
+    with pytest.raises(InputError, match=r"\(37, 41, 3\), which looks like \(y, x, c\); expected \(c, y, x\)"):
+        stack(da.from_array(image, chunks=10) if lazy else image)
+    with pytest.raises(InputError, match=r"expected \(c, y, x\): numpy.moveaxis"):
+        stack(image)

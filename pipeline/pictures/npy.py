@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import InputError
 from pipeline.pictures.base import Block, Format, Opening, Picture, names
-from pipeline.pixels import stored_dtype
+from pipeline.pixels import is_interleaved, stored_dtype
 
 
 @contextmanager
@@ -29,7 +29,7 @@ def _open(source: Path, opening: Opening) -> Iterator[Picture]:
         raise InputError(f"{path}: is cut short: it ends before its last pixel")
     if len(shape) not in (2, 3, 5) or not math.prod(shape):
         raise InputError(f"{path}: has the shape {shape}; expected (y, x), (c, y, x) or (t, c, z, y, x)")
-    if len(shape) == 3 and shape[2] in (3, 4) and shape[0] > 4 * shape[2]:
+    if is_interleaved(shape):
         raise InputError(f"{path}: has the shape {shape}, which looks like (y, x, c); save it as (c, y, x)")
     times, bands, depth = shape[:3] if len(shape) == 5 else (1, shape[0] if len(shape) == 3 else 1, 1)
     try:

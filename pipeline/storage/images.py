@@ -12,7 +12,7 @@ import numpy as np
 import zarr
 
 from pipeline.errors import HaloflowError, InputError
-from pipeline.pixels import stored_dtype
+from pipeline.pixels import is_interleaved, stored_dtype
 from pipeline.storage.allowed import check_codecs
 from pipeline.storage.geo import read_geo
 from pipeline.storage.globs import is_pattern, matches
@@ -176,8 +176,10 @@ def _from_group(place: Place, attributes: dict[str, Any], level: int, key: str) 
     if is_plate(attributes):
         raise InputError(f"{path}: is a plate of many images; name them, as with {path}/*/*/[0-9]*")
     if not is_image(attributes):
-        inside = sorted(child.name for child in place.path.iterdir() if child.is_dir())[:5] if place.is_local else []
-        hint = f"; it holds {', '.join(inside)}: name one of them" if inside else ""
+        inside = (
+            sorted(c.name for c in place.path.iterdir() if c.is_dir() and c.name != RESERVED) if place.is_local else []
+        )
+        hint = f"; it holds {', '.join(inside[:5])}: name one of them" if inside else ""
         raise InputError(f"{path}: is a Zarr group without OME-Zarr metadata, not an image{hint}")
     found = read_level(path, attributes, level, key)
     inner = place / found.path
@@ -218,7 +220,7 @@ def _source(
     for axis, extent in shape.items():
         if not 1 <= extent <= (MAX_CHANNELS if axis == "c" else MAX_EXTENT):
             raise InputError(f"{path}: its axis {axis} has {extent} pixels; that is no image")
-    if axes == ("c", "y", "x") and shape["x"] in (3, 4) and shape["c"] > 4 * shape["x"]:
+    if axes == ("c", "y", "x") and is_interleaved(array.shape):
         raise InputError(
             f"{path}: is {' × '.join(map(str, array.shape))}, which looks like (y, x, c); store it as (c, y, x), or "
             "name its axes in dimension_names"
