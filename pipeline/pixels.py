@@ -48,8 +48,8 @@ class PixelScale:
     def exact(self, values: NDArray[np.generic]) -> NDArray[np.float64]:
         """Return map values in float64: (p − black) / (white − black) · 2 − 1.
 
-        Where 0 lies within these ends or at one of them, as (2p − (black + white)) / (white − black): small pixels of
-        int64 would be lost beside the ends, and what is left of them is of full precision.
+        Where 0 lies within these ends or at one of them, as (p − (black + white) / 2) / (white − black) · 2: small
+        pixels of int64 would be lost beside the ends, and what is left of them is of full precision.
 
         >>> PixelScale("int64").exact(np.array([0, 100])).tolist()
         [5.421010862427522e-20, 1.089623183347932e-17]
@@ -62,7 +62,7 @@ class PixelScale:
             both = black + white
             if np.dtype(self.dtype).kind == "i" and self.black is None and self.white is None:
                 both = -1.0  # which is lost in the sum of 64-bit ends
-            return (2 * wide - both) / (white - black)
+            return (wide - both / 2) / (white - black) * 2 + 0.0  # no −0 in the middle
         return (wide - black) / (white - black) * 2 - 1
 
     def to_map(self, values: NDArray[np.generic]) -> NDArray[np.float32]:

@@ -67,6 +67,17 @@ def test_small_pixels_of_large_signed_types_keep_their_digits(bits):
         assert abs(Fraction(float(out)) - exact) <= abs(exact) * Fraction(2) ** -24
 
 
+@pytest.mark.parametrize(("dtype", "black", "white"), [("uint8", 100, 0), ("uint16", 4096, 0), ("int8", None, None)])
+def test_small_integers_become_map_values_by_a_line(dtype, black, white):
+    """A table takes longer, and with −0 in its middle it would be no line."""
+    assert PixelScale(dtype, black, white).line
+    assert not np.signbit(PixelScale("float32", 100, 0).exact(np.array([50.0])))
+
+
+def test_ends_at_the_end_of_float64_are_kept():
+    assert PixelScale("float64", 0, 1e308).exact(np.array([0, 1e308])).tolist() == [-1, 1]
+
+
 def test_float16_is_off_by_half_a_step_at_the_most():
     values = np.concatenate([np.random.default_rng(3).uniform(-2, 2, 5000), [6e-8, -2.9e-8, 65504.0]])
     off = np.abs(values - values.astype(np.float16))

@@ -55,3 +55,11 @@ def test_links_to_images_of_one_name_are_images_of_theirs():
     for number, field in enumerate(FIELDS):
         Path(f"patient {number}.zarr").symlink_to(Path("plate.ome.zarr", field))
     assert [stem(str(place)) for place in find_apart(["patient*"])] == ["patient 0", "patient 1", "patient 2"]
+
+
+def test_a_store_of_maps_says_which_images_it_holds_but_not_its_own_records():
+    store = zarr.create_group("m.zarr")
+    for name in ("_haloflow", "a", "b"):
+        store.create_group(name)
+    with pytest.raises(InputError, match=r"; it holds a, b: name one of them"):
+        open_image("m.zarr")
