@@ -16,7 +16,7 @@ Array = NDArray[np.float32]
 Tables = tuple[int, NDArray[np.int64], Array, NDArray[np.int64]]
 """What `vector.run_rows` takes of a block that is laid out: its pitch, the taps' offsets, weights, and groups."""
 
-Laid = tuple[Array, int, NDArray[np.int64], Array, NDArray[np.int64]]
+Laid = tuple[Array, *Tables]
 """A block laid out, and the tables of it."""
 
 _EXACT = 2.0**-22

@@ -66,9 +66,9 @@ class Backend:
         Outputs (y, x) that are made together, on a grid from the map's first pixel on: the stack asks for whole cells,
         cut only by the map's end. What one pass makes besides must step over one pixel, or a part of a cell.
     writes
-        Whether its kernels take a second array, of any strides along channel and y, to write to instead of a new one.
+        Whether its kernels take an array ``out``, of any strides along channel and y, to write to instead of a new one.
     takes_raw
-        Whether the kernels that begin with an operation take raw integers, too, and as a third argument the
+        Whether the kernels that begin with an operation take raw integers, too, and as ``line`` the
         `pipeline.pixels.PixelScale.line` that makes map values of them.
     doubted
         The operation, with how far the rounding of these kernels may take its results, where they go another way to
