@@ -8,12 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import product
-from math import ceil, prod
+from math import prod
 
-from pipeline.geometry import Interval, Region, is_empty, pixels
+from pipeline.geometry import Region, is_empty, pixels
 from pipeline.grid import BlockGrid, MapGrid
 from pipeline.kernels import BACKENDS
 from pipeline.stack import BoundStack
+from pipeline.tiling import TILES, aligned, middle, multiple
 
 PROCESS = 256 * 2**20
 """Bytes of a worker before it has any pixel: Python, NumPy, Numba, Zarr, Dask, ONNX Runtime and their buffers."""
@@ -23,6 +24,9 @@ IN_FLIGHT = 2
 two workers read 1024² chunks of uint8 at 1290, 1330, 1230 and 1170 Mpx/s with 1, 2, 4 and 10, and write them at 200,
 240, 220 and 230."""
 
+STRIPS = 2**20
+"""Bytes that a kernel holds that goes by strips, beside what it makes; narrow rows have smaller strips."""
+
 CACHE = 2**24
 """Bytes that a core keeps close."""
 
@@ -31,11 +35,6 @@ CACHE = 2**24
 _NEAR, _FAR = 1.2e10, 1e9
 _TILE, _PASS = 2e-4, 5e-5
 """Seconds of Python for a tile, and for each pass over it."""
-
-TILES = sorted(
-    ((h, h * wide) for h in (32, 64, 128, 256, 512, 1024, 2048) for wide in (1, 4, 16) if h * wide <= 2048), key=prod
-)
-"""Tiles that are tried, in input pixels (y, x), the small ones first; compiled loops like long rows."""
 
 NEAR_BEST = 1.03
 """How much slower than the best a tile may be forecast, for being smaller."""
@@ -52,12 +51,30 @@ class Work:
     """Multiply-adds of all layers."""
 
 
-def work(stack: BoundStack, wanted: Mapping[int, Region], extents: Sequence[tuple[int, ...]]) -> Work:
-    """Forecast one call of `BoundStack.run`, the conversion of its input included."""
+def work(
+    stack: BoundStack,
+    wanted: Mapping[int, Region],
+    extents: Sequence[tuple[int, ...]],
+    raw: int = 0,
+    *,
+    stored: bool = False,
+) -> Work:
+    """Forecast one call of `BoundStack.run`, the conversion of its input included.
+
+    Parameters
+    ----------
+    raw
+        The bytes of a pixel of the input, where a line makes map values of it.
+    stored
+        Whether a kernel that goes by strips has a room to write the stored numbers of the wanted map to.
+    """
     walk = stack.walk(wanted, extents)
-    read = 4 * stack.operations[0].inputs * pixels(walk.read)
-    seconds, peak, kept, multiplies = _TILE + read / _NEAR, 5 * read, 0, 0  # by way of float64 at the widest
-    for step in stack.steps(wanted):
+    steps = list(stack.steps(wanted))
+    strips = bool(raw) and len(steps) == 1 and BACKENDS[stack.choices[0].backend].by_strips(stack.operations[0])
+    read = stack.operations[0].inputs * pixels(walk.read) * (raw if strips else 4)
+    seconds, kept, multiplies = _TILE + read / _NEAR, 0, 0
+    peak = 0 if strips else 5 * read  # by way of float64 at the widest
+    for step in steps:
         if is_empty(walk.needed[step[0] + 1]):
             break
         head, last = stack.operations[step[0]], stack.operations[step[-1]]
@@ -66,6 +83,9 @@ def work(stack: BoundStack, wanted: Mapping[int, Region], extents: Sequence[tupl
         made = pixels(walk.needed[step[-1] + 1])
         before, after = 4 * head.inputs * reach, 4 * len(last.maps) * made
         held = 2 * before + after + backend.scratch(head, reach, pixels(walk.needed[step[0] + 1]))
+        if strips:
+            after = 0 if stored and not last.average else after
+            before, held = read, after + STRIPS
         peak = max(peak, held + kept)
         kept += after if step[-1] in wanted else 0
         for place in step:
@@ -98,6 +118,10 @@ class Costs:
         The layers kept, and their maps.
     room
         Bytes that a tile may hold at the most, as long as any does.
+    raw
+        The bytes of a pixel of the input, where a line makes map values of it (see `pipeline.pixels.PixelScale.line`).
+    lone
+        Of each map whether nothing else is done with it than to store it.
     """
 
     stack: BoundStack
@@ -105,6 +129,8 @@ class Costs:
     places: tuple[int, ...]
     grids: tuple[MapGrid, ...]
     room: int
+    raw: int
+    lone: tuple[bool, ...]
 
     def outputs(self, first: int, end: int) -> tuple[int, ...]:
         """Return the layers whose maps leave a group: those kept, and the last where another group follows."""
@@ -131,13 +157,15 @@ class Costs:
         part, extents = self.stack.part(first, end), self.extents[first : end + 1]
         outputs = self.outputs(first, end)
         grids = [self.grid(first, place) for place in outputs]
-        steps = [_multiple(part, place - first, grid) for place, grid in zip(outputs, grids, strict=True)]
+        steps = [multiple(part, place - first, grid) for place, grid in zip(outputs, grids, strict=True)]
         coarsest = tuple(max(axis) for axis in zip(*steps, strict=True))
         tried: list[tuple[float, Group]] = []
+        # Input pixels of the largest write unit; maps within the stack have none.
+        units = (0, 0) if first else tuple(max(g.units[axis] * g.strides[axis] for g in self.grids) for axis in (0, 1))
         for tile in TILES:
-            step = tuple(ceil(edge / s) * s for edge, s in zip(tile, coarsest, strict=True))
+            step = tuple(map(aligned, tile, coarsest, units))
             wanted = {place - first: middle(grid, step) for place, grid in zip(outputs, grids, strict=True)}
-            done = work(part, wanted, extents)
+            done = work(part, wanted, extents, 0 if first else self.raw, stored=self._has_rooms(outputs, step))
             if tried and done.scratch > self.room:
                 break
             useful = prod(min(s, e) for s, e in zip(step, extents[0], strict=True))
@@ -146,6 +174,18 @@ class Costs:
                 break
         best = min(price for price, _ in tried)
         return next(group for price, group in tried if price <= NEAR_BEST * best)
+
+    def _has_rooms(self, outputs: tuple[int, ...], step: tuple[int, ...]) -> bool:
+        """Say whether each tile's part of the maps of a first group lies in one write unit, stored and nothing else."""
+        kept = {place: (grid, lone) for place, grid, lone in zip(self.places, self.grids, self.lone, strict=True)}
+        for place in outputs:
+            grid, lone = kept.get(place, (None, False))
+            if grid is None or not lone:
+                return False
+            axes = zip(grid.units, grid.extents, grid.strides, step, strict=True)
+            if any(unit < extent and unit * stride % n for unit, extent, stride, n in axes):
+                return False
+        return True
 
     def cuts(self) -> list[int]:
         """Return the layers that may begin a group: those that begin a pass and look at more than one pixel."""
@@ -203,22 +243,6 @@ class TaskCost:
     seconds: float
     held: int
     multiplies: float
-
-
-def _multiple(stack: BoundStack, place: int, grid: MapGrid) -> tuple[int, ...]:
-    """Return the input pixels that the edge of a tile is a multiple of: of the map's stride, and of kernels' cells."""
-    steps = list(grid.strides)
-    for layer in range(place + 1):
-        cell = BACKENDS[stack.choices[layer].backend].cell(stack.operations[layer])
-        steps = [max(step, c * s) for step, c, s in zip(steps, cell, stack.strides(layer), strict=True)]
-    return tuple(steps)
-
-
-def middle(grid: MapGrid, step: Sequence[int]) -> Region:
-    """Return a block from a map's middle, as large as one of ``step`` input pixels, on their grid."""
-    sizes = [min(e, ceil(s / t)) for e, s, t in zip(grid.extents, step, grid.strides, strict=True)]
-    starts = [(e - n) // 2 // n * n for e, n in zip(grid.extents, sizes, strict=True)]
-    return tuple(Interval(start, start + n) for start, n in zip(starts, sizes, strict=True))
 
 
 @lru_cache(maxsize=256)

@@ -6,7 +6,7 @@ from math import isnan
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
 from pipeline.geometry import Interval, Region, intersect, is_empty
 from pipeline.pixels import PixelScale
@@ -16,10 +16,6 @@ Maps = NDArray[np.float32]
 
 class Given(Protocol):
     """Numbers (c, y, x) over a region."""
-
-    @property
-    def dtype(self) -> DTypeLike:
-        """Of the numbers."""
 
     def cut(self, part: Region) -> NDArray[Any]:
         """Return the numbers of a part of the region, perhaps a view."""
@@ -43,11 +39,6 @@ class Held:
     values: Maps
     region: Region
 
-    @property
-    def dtype(self) -> DTypeLike:
-        """That of the values."""
-        return self.values.dtype
-
     def cut(self, part: Region) -> Maps:
         """Return the view of a part."""
         return within(self.values, part, self.region)
@@ -55,33 +46,6 @@ class Held:
     def write(self, part: Region, out: Maps) -> None:
         """Copy a part."""
         out[...] = self.cut(part)
-
-
-@dataclass(frozen=True)
-class Parts:
-    """Numbers as they are: areas (y, x) that cover the region, and those (c, y, x) of each."""
-
-    parts: Sequence[tuple[Region, NDArray[Any]]]
-
-    @property
-    def dtype(self) -> DTypeLike:
-        """That of the numbers, in all areas the same."""
-        return self.parts[0][1].dtype
-
-    def cut(self, part: Region) -> NDArray[Any]:
-        """Return the numbers of a part of the region: a view, if it lies in one area."""
-        for area, numbers in self.parts:
-            if intersect(area, part) == part:
-                return within(numbers, part, area)
-        made = np.empty((len(self.parts[0][1]), *map(len, part)), self.dtype)
-        self.write(part, made)
-        return made
-
-    def write(self, part: Region, out: NDArray[Any]) -> None:
-        """Copy a part."""
-        for area, numbers in self.parts:
-            if not is_empty(common := intersect(area, part)):
-                within(out, common, part)[...] = within(numbers, common, area)
 
 
 @dataclass(frozen=True)
@@ -98,16 +62,6 @@ class Raw:
 
     parts: Sequence[tuple[Region, NDArray[Any]]]
     scale: PixelScale
-
-    @property
-    def dtype(self) -> DTypeLike:
-        """That of map values."""
-        return np.float32
-
-    @property
-    def pixels(self) -> Parts:
-        """The pixels as they are, for a kernel that makes map values of them itself."""
-        return Parts(self.parts)
 
     def cut(self, part: Region) -> Maps:
         """Return the map values of a part of the region."""

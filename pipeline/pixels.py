@@ -170,6 +170,14 @@ class Encoding:
         scale = (self.high - self.low) / (last - first)
         return {"scale_factor": scale, "add_offset": self.low - first * scale, "missing_value": missing}
 
+    @property
+    def counting(self) -> tuple[float, ...] | None:
+        """Offset, scale, first, last and missing number of integers, as `quantise` takes them; None for floats."""
+        if not self.is_scaled:
+            return None
+        at = self.attributes
+        return float(at["add_offset"]), float(at["scale_factor"]), *map(float, self._ends)
+
     def encode(self, maps: NDArray[np.float32]) -> NDArray[np.generic]:
         """Return the stored numbers."""
         stored: NDArray[Any] = np.empty(maps.shape, self.dtype)
@@ -180,17 +188,15 @@ class Encoding:
         """Write the stored numbers of maps to an array of the same shape and of this type, and return the maps' range.
 
         The least and the greatest number, (inf, −inf) where there is none. All NaN that are stored have the same bits.
+        Maps that lie there already, as float32, stay as they are but for that.
         """
         if self.dtype == "float16":
             low, high = halve(_rows(maps), _planes(stored.view(np.uint16)))
-        elif self.is_scaled:
-            first, last, missing = map(float, self._ends)
-            at = self.attributes
-            low, high = quantise(
-                _rows(maps), at["add_offset"], at["scale_factor"], first, last, missing, _planes(stored)
-            )
+        elif self.counting:
+            low, high = quantise(_rows(maps), *self.counting, _planes(stored))
         else:
-            stored[...] = maps
+            if not np.may_share_memory(maps, stored):
+                stored[...] = maps
             low, high = survey(_planes(stored))
         return float(low), float(high)
 

@@ -128,7 +128,10 @@ class Planner:
             MapGrid(k.array.extents, k.array.unit, made.strides(k.place), k.watch.halo if k.watch else ()) for k in kept
         )
         room = memory - PROCESS
-        costs = Costs(made, extents, places, grids, max(room // 4, 2**23))
+        scale = self._scale(source.dtype)
+        raw = np.dtype(source.dtype).itemsize if scale.line else 0
+        lone = tuple(k.stored and k.watch is None for k in kept)
+        costs = Costs(made, extents, places, grids, max(room // 4, 2**23), raw, lone)
         # Where few chunks are stored, a larger block would mostly be empty.
         grid, task = _choose_tasks(source, kept, costs, room, 0 if sparse else TASK_PIXELS)
         reading = Reading(source, made, places, extents, grid)
@@ -144,7 +147,6 @@ class Planner:
                     f"{', '.join(first)}; a table of decisions has the same for all: run the images apart"
                 )
             self._ends = first
-        scale = self._scale(source.dtype)
         planned = ImagePlan(source, scale, made, extents, kept, grid, task, output.store, cache, after=after)
         planned = _by_slabs(planned, memory)
         if memory <= PROCESS:

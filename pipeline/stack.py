@@ -17,11 +17,13 @@ from numpy.typing import NDArray
 
 from pipeline.compiled.loops import survey
 from pipeline.errors import StackError
-from pipeline.geometry import Boundary, Interval, Pull, Region, Window, cells, compose, hull, is_empty, whole
+from pipeline.geometry import Interval, Pull, Region, Window, cells, compose, hull, is_empty, whole
 from pipeline.given import Given, Held, Raw, within
-from pipeline.kernels import BACKENDS, Backend, Choice, choose, kernel_for
+from pipeline.kernels import BACKENDS, Choice, choose, kernel_for
 from pipeline.layers import Layer
 from pipeline.operation import Block, Operation
+from pipeline.padded import Scattered, padded, scattered
+from pipeline.room import Room
 
 EMPTY: Region = (Interval(0, 0), Interval(0, 0))
 
@@ -155,13 +157,14 @@ class BoundStack:
         walk: Walk,
         wanted: Mapping[int, Region],
         extents: Sequence[tuple[int, ...]],
-        into: Mapping[int, Block] = MappingProxyType({}),
+        into: Mapping[int, Block | Room] = MappingProxyType({}),
     ) -> dict[int, Block]:
         """Return the wanted regions of maps, from map values that the walk's region of the input is taken from.
 
         Layers that one kernel can make in one pass are made so, unless one of them meets the edge of its map, where it
         must be padded: then one after another, with the same bits. A region is returned in the array that ``into`` has
-        for it, where the kernel can write there.
+        for it, where the kernel can write there; of a map that no layer looks at the kernel may fill the room that is
+        there, and it is not returned.
         """
         made: dict[int, Block] = {}
         with np.errstate(all="ignore"):  # NaN and ±inf are values like others here
@@ -173,49 +176,33 @@ class BoundStack:
                     first, last = places[0], places[-1]
                     head, backend = self.operations[first], BACKENDS[self.choices[first].backend]
                     kernel = kernel_for(self.operations[first : last + 1], backend.name)
-                    source, options = _offered(given, walk.pulls[first], head, backend)
-                    padded = _padded(source, walk.pulls[first], head)
+                    source: Block | Scattered | None = None
+                    if isinstance(given, Raw) and backend.by_strips(head):
+                        source = scattered(given, walk.pulls[first], head)
+                    if source is None:
+                        source = padded(given, walk.pulls[first], head)
                     make = walk.needed[first + 1]
                     for place in places[1:]:  # whole cells of the first, and so perhaps more than is needed
                         windows = self.operations[place].windows
                         make = tuple(window.under(interval) for window, interval in zip(windows, make, strict=True))
-                    if make == wanted.get(last) and last in into and backend.writes:
-                        options["out"] = into[last]
-                    block = kernel(padded, **options)
+                    options = self._target(into, last, walk, source) if make == wanted.get(last) else {}
+                    block = kernel(source, **options)
                     if self.operations[last].average:
                         block /= _real_taps(self.operations[last], make, extents[last]).astype(block.dtype)
                     given = Held(block, make)
-                if not is_empty(region := wanted.get(step[-1], EMPTY)):
+                if not is_empty(region := wanted.get(step[-1], EMPTY)) and "room" not in options:
                     made[step[-1]] = within(block, region, make)
         return made
 
-
-def _offered(given: Given, pulls: Sequence[Pull], operation: Operation, to: Backend) -> tuple[Given, dict[str, Any]]:
-    """Return what a layer's kernel reads, and what it is told besides.
-
-    Raw pixels, where it takes them, become map values by a line, and no fill, a map value, is padded beside them.
-    """
-    fills = operation.boundary is Boundary.CONSTANT and any(pull.is_padded for pull in pulls)
-    if to.takes_raw(operation) and isinstance(given, Raw) and not fills and (line := given.scale.line):
-        return given.pixels, {"line": line}
-    return given, {}
-
-
-def _padded(given: Given, pulls: tuple[Pull, ...], operation: Operation) -> NDArray[Any]:
-    """Cut out what a layer reads and pad what was clipped at the edges of the map."""
-    read = tuple(pull.read for pull in pulls)
-    if not any(pull.is_padded for pull in pulls):
-        return given.cut(read)
-    # What padding repeats may lie beside the reach: then there is room for both, and the reach is cut out at the end.
-    frame = tuple(pull.reach.hull(pull.read) for pull in pulls)
-    wide: NDArray[Any] = np.empty((operation.inputs, *map(len, frame)), given.dtype)
-    if not is_empty(read):
-        given.write(read, within(wide, read, frame))
-    for axis, (pull, around) in enumerate(zip(pulls, frame, strict=True), 1):
-        lines = wide.swapaxes(axis, 0)
-        for place, source in pull.padding(operation.boundary):
-            lines[place - around.start] = operation.fill if source is None else lines[source - around.start]
-    return within(wide, tuple(pull.reach for pull in pulls), frame)
+    def _target(self, into: Mapping[int, Block | Room], place: int, walk: Walk, source: object) -> dict[str, Any]:
+        """Return what tells a kernel where to write the map of a layer, if it can write there."""
+        room, backend = into.get(place), BACKENDS[self.choices[place].backend]
+        if isinstance(room, Room):
+            ends = place + 1 == len(self.operations) or is_empty(walk.needed[place + 2])
+            if ends and isinstance(source, Scattered) and not self.operations[place].average:
+                return {"room": room}
+            room = room.numbers
+        return {"out": room} if room is not None and backend.writes and room.dtype == np.float32 else {}
 
 
 def _real_taps(operation: Operation, made: Region, extents: tuple[int, ...]) -> NDArray[np.int64]:

@@ -3,8 +3,11 @@
 import numpy as np
 import pytest
 
+from pipeline.geometry import Interval, Pull, whole
+from pipeline.given import Raw
 from pipeline.kernels import BACKENDS, TOLERANCE, kernel_for
 from pipeline.kernels import numba as kernels
+from pipeline.padded import scattered
 from pipeline.pixels import PixelScale
 from tests.test_kernels import block_for, convolution, other, products, with_special_values
 
@@ -83,17 +86,19 @@ def test_raw_integers_give_the_bits_of_their_map_values(chain, dtype, strip, mon
     """Of one strip or many, of several channels or one, whether the pixels of a row lie side by side or not."""
     monkeypatch.setattr(kernels, "_STRIP", strip)
     operations = CHAINS[chain][: BACKENDS["numba"].fuse(CHAINS[chain])]
-    assert BACKENDS["numba"].takes_raw(operations[0])
+    assert BACKENDS["numba"].by_strips(operations[0])
     scale = PixelScale(dtype)
     kernel, shape = kernel_for(operations, "numba"), (operations[0].inputs, 67, 83)
     raw = np.random.default_rng(strip).integers(np.iinfo(dtype).min, np.iinfo(dtype).max, shape, dtype, endpoint=True)
     expected = kernel(scale.to_map(raw))
     apart = np.repeat(raw, 2, axis=2)[:, :, ::2]
+    pulls = tuple(Pull(Interval(0, n), Interval(0, n), n) for n in shape[1:])
     for block in (raw, apart, np.pad(raw, ((0, 0), (1, 1), (2, 3)))[:, 1:-1, 2:-3]):
+        pixels = scattered(Raw([(whole(shape[1:]), block)], scale), pulls, operations[0])
         out = np.empty((len(expected), expected.shape[1] + 2, expected.shape[2] + 5), np.float32)[:, 1:-1, 2:-3]
-        assert kernel(block, out=out, line=scale.line) is out
+        assert kernel(pixels, out=out) is out
         np.testing.assert_array_equal(out.view("u4"), expected.view("u4"))
-        np.testing.assert_array_equal(kernel(block, line=scale.line).view("u4"), expected.view("u4"))
+        np.testing.assert_array_equal(kernel(pixels).view("u4"), expected.view("u4"))
 
 
 def test_a_strip_has_rows_enough_whatever_the_width():
@@ -101,7 +106,8 @@ def test_a_strip_has_rows_enough_whatever_the_width():
         for pool in ((1, 1), (2, 2), (3, 2), (5, 1)):
             for window in ((1, 1), (3, 1), (11, 1), (31, 2)):
                 reach = (pool[0] - 1) * window[1] + window[0]
-                lift, high = kernels._strip(1000, row, pool, window)
+                lift, high = kernels._strip(1000, (row, 4), pool, window)
                 assert high == (lift - 1) * pool[1] * window[1] + reach
                 assert high >= 4 * (reach - pool[1] * window[1])  # or too much of it is made twice
-    assert kernels._strip(3, 4, (2, 2), (3, 1)) == (3, 8)
+    assert kernels._strip(3, (4, 4), (2, 2), (3, 1)) == (3, 8)
+    assert kernels._strip(1000, (4, 2**17), (2, 2), (3, 1)) == (4, 10)  # what is made counts, too

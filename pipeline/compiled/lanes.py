@@ -119,6 +119,42 @@ def rest(typing: Any, row: Any, start: Any) -> Any:
     return signature, generate
 
 
+@intrinsic
+def pixels_at(typing: Any, kind: Any, address: Any, count: Any) -> Any:
+    """Return so many pixels that lie side by side from an address on, as a row of the type of an array ``kind``."""
+    del typing
+    row = types.Array(kind.dtype, 1, "C")
+    signature = row(kind, address, count)
+
+    def generate(context: Any, builder: Any, signature: Any, given: Any) -> Any:
+        of = context.make_array(signature.args[0])(context, builder, given[0])
+        data = builder.inttoptr(given[1], of.data.type)
+        return _row(context, builder, signature.return_type, data, given[2], of.itemsize)
+
+    return signature, generate
+
+
+@intrinsic
+def maps_of(typing: Any, row: Any, beside: Any, below: Any, shape: Any) -> Any:
+    """Return maps (c, y, x) of a shape that begin with a row; so many pixels lie from a map and from a row to the next.
+
+    They must not outlive it.
+    """
+    del typing
+    maps = types.Array(row.dtype, 3, "A")
+    signature = maps(row, beside, below, shape)
+
+    def generate(context: Any, builder: Any, signature: Any, given: Any) -> Any:
+        of = context.make_array(signature.args[0])(context, builder, given[0])
+        strides = [builder.mul(of.itemsize, step) for step in given[1:3]]
+        made = context.make_array(signature.return_type)(context, builder)
+        sizes = cgutils.unpack_tuple(builder, given[3])
+        populate_array(made, of.data, sizes, [*strides, of.itemsize], of.itemsize, meminfo=None)
+        return made._getvalue()  # noqa: SLF001 - as Numba's own extensions do
+
+    return signature, generate
+
+
 def _row(context: Any, builder: Any, kind: Any, data: Any, length: Any, itemsize: Any) -> Any:
     made = context.make_array(kind)(context, builder)
     populate_array(made, data=data, shape=[length], strides=[itemsize], itemsize=itemsize, meminfo=None)

@@ -12,7 +12,7 @@ from numba.extending import intrinsic
 
 from pipeline.compiled.lanes import I64, LANES, VECTOR, at, line, row_of
 
-MADE_WITH = {"lanes": "ba6b54c56e1e"}
+MADE_WITH = {"lanes": "db15a26124ff"}
 
 
 @njit(cache=True, nogil=True)

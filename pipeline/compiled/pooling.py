@@ -8,7 +8,7 @@ from numba.extending import intrinsic
 
 from pipeline.compiled.lanes import I64, LANES, all_of, at, extreme, picked
 
-MADE_WITH = {"lanes": "ba6b54c56e1e"}
+MADE_WITH = {"lanes": "db15a26124ff"}
 
 COPY, MAX, MIN, SUM = range(4)
 """How the rows and columns under a pooling window are joined; COPY where there is no pooling."""

@@ -1,22 +1,25 @@
 """What a task computes: from raw pixels to stored numbers, group by group, tile by tile."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import islice, product
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.compiled.loops import survey
 from pipeline.forecast import Group
 from pipeline.geometry import Interval, Region, intersect, is_empty
 from pipeline.given import Given, Held, Maps, Raw, within
 from pipeline.grid import MapGrid, tiles
 from pipeline.planning import ImagePlan
+from pipeline.room import Room
 from pipeline.stack import BoundStack, Walk
 from pipeline.storage.maps import MapArray
 from pipeline.storage.windows import Sight, sampled
+from pipeline.tiling import pieces
+
+_NOWHERE = np.empty(0, np.intp)
 
 
 class Stored:
@@ -45,39 +48,40 @@ class Stored:
         """What was seen of the map's values."""
         return Sight(self._low, self._high, np.concatenate(self._samples, axis=1))
 
-    def room(self, region: Region) -> Maps | None:
-        """Return where maps over a region are to lie as they are, all in one write unit; None where they do not."""
-        if self._encoding.dtype != "float32" or is_empty(region) or intersect(region, self.region) != region:
+    def room(self, region: Region) -> Room | None:
+        """Return where maps over a region are to lie, all in one write unit; None where they do not."""
+        if is_empty(region) or intersect(region, self.region) != region:
             return None
-        frame = tuple(Interval(r.start - i.start, r.stop - i.start) for r, i in zip(region, self.region, strict=True))
-        place = tuple(i.start // n for i, n in zip(frame, self._sizes, strict=True))
-        unit = tuple(Interval(p * n, (p + 1) * n) for p, n in zip(place, self._sizes, strict=True))
-        return within(self.units[place], frame, unit) if intersect(frame, unit) == frame else None
+        rooms = list(islice(self._rooms(region), 2))
+        return rooms[0][1] if len(rooms) == 1 else None
 
     def put(self, maps: Maps, region: Region) -> None:
-        """Take what falls into this region, unless it lies here already."""
+        """Take what falls into this region."""
         if is_empty(common := intersect(region, self.region)):
             return
-        values = within(maps, common, region)
-        if np.may_share_memory(maps, self.units):
-            self._see(*survey(values))
-        else:
-            self._write(values, common)
-        if self._shown:
-            rows, columns = sampled(self._extents, common)
-            self._samples.append(values[:, rows[:, None], columns].reshape(len(values), -1))
+        for part, room in self._rooms(common):
+            room.take(within(maps, part, region))
+            self.keep(room)
 
-    def _write(self, values: Maps, common: Region) -> None:
-        """Write values over a part of this region to the write units that it touches."""
-        frame = tuple(Interval(c.start - i.start, c.stop - i.start) for c, i in zip(common, self.region, strict=True))
-        touched = (range(i.start // n, -(-i.stop // n)) for i, n in zip(frame, self._sizes, strict=True))
-        for place in product(*touched):
-            unit = tuple(Interval(p * n, (p + 1) * n) for p, n in zip(place, self._sizes, strict=True))
-            part = intersect(frame, unit)
-            self._see(*self._encoding.write(within(values, part, frame), within(self.units[place], part, unit)))
+    def keep(self, room: Room) -> None:
+        """Note what was seen of the maps that a room of this is full of."""
+        self._low, self._high = min(self._low, room.low), max(self._high, room.high)
+        self._samples.append(room.pixels.reshape(len(room.pixels), -1))
 
-    def _see(self, low: float, high: float) -> None:
-        self._low, self._high = min(self._low, float(low)), max(self._high, float(high))
+    def _rooms(self, common: Region) -> Iterator[tuple[Region, Room]]:
+        """Give the parts of a part of this region that lie in one write unit each, and their rooms there."""
+        counts = [
+            range((c.start - i.start) // n, -(-(c.stop - i.start) // n))
+            for c, i, n in zip(common, self.region, self._sizes, strict=True)
+        ]
+        for place in product(*counts):
+            unit = tuple(
+                Interval(i.start + p * n, i.start + (p + 1) * n)
+                for p, i, n in zip(place, self.region, self._sizes, strict=True)
+            )
+            part = intersect(common, unit)
+            looks = sampled(self._extents, part) if self._shown else (_NOWHERE, _NOWHERE)
+            yield part, Room(within(self.units[place], part, unit), self._encoding, *looks)
 
 
 class Between:
@@ -172,18 +176,34 @@ def _run(
     sinks: Sinks,
 ) -> None:
     """Make the maps that leave a group, tile by tile."""
-    places = {place: place - group.first for place in sinks}
-    grids = tuple(MapGrid(extents[p + 1], (1, 1), stack.strides(p)) for p in places.values())
-    for parts in tiles(grids, tuple(taking[0].region for taking in sinks.values()), group.tile):
-        wanted = dict(zip(places.values(), parts, strict=True))
+    taking = {place - group.first: there for place, there in sinks.items()}
+    for wanted in _wanted(stack, extents, group.tile, {place: there[0].region for place, there in taking.items()}):
         walk = stack.walk(wanted, extents)
-        rooms = {places[p]: taking[0].room(wanted[places[p]]) for p, taking in sinks.items()}
+        rooms = {place: there[0].room(wanted[place]) for place, there in taking.items()}
         into = {place: room for place, room in rooms.items() if room is not None}
         made = stack.run(given, walk, wanted, extents, into)
-        for place, taking in sinks.items():
-            if (inner := places[place]) in made:
-                for sink in taking:
-                    sink.put(made[inner], wanted[inner])
+        for place, there in taking.items():
+            room = rooms[place]
+            for sink in there:
+                if isinstance(sink, Stored) and isinstance(room, Room) and room.is_full:
+                    sink.keep(room)
+                elif place in made:
+                    sink.put(made[place], wanted[place])
+
+
+def _wanted(
+    stack: BoundStack, extents: Sequence[tuple[int, ...]], tile: tuple[int, ...], regions: Mapping[int, Region]
+) -> Iterator[dict[int, Region]]:
+    """Give what is made at a time of the regions of maps that leave a group, each by its place there."""
+    grids = tuple(MapGrid(extents[place + 1], (1, 1), stack.strides(place)) for place in regions)
+    one_pass = len(list(stack.steps(regions))) == 1
+    for parts in tiles(grids, tuple(regions.values()), tile):
+        wanted = dict(zip(regions, parts, strict=True))
+        if one_pass:
+            ((place, region),) = wanted.items()
+            yield from ({place: piece} for piece in pieces(stack, place, region, extents))
+        else:
+            yield wanted
 
 
 def _shape(region: Region) -> tuple[int, ...]:

@@ -1,7 +1,7 @@
 """What every kernel backend is, and the rules it keeps.
 
 A backend is one module of this folder with one `Backend` in it. A kernel is a valid-mode function of a padded
-float32 block (channel, y, x), or of raw integers if it says so; it knows no position, border or store. Its bits must
+float32 block (channel, y, x), or of raw pixels if it says so; it knows no position, border or store. Its bits must
 not depend on the block's shape: the plan tries each kernel on a whole block and on pieces of it, and does not choose
 one that rounds differently.
 """
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pipeline.operation import Operation
 
 Kernel = Callable[..., NDArray[np.float32]]
-"""Of a block; and of where to write, and of how raw pixels become map values, for backends that say so."""
+"""Of a block, or raw pixels; and of an array ``out`` or a `Room` to write to: for backends that say so."""
 
 
 def _one(operations: Sequence[Operation]) -> int:
@@ -67,9 +67,9 @@ class Backend:
         cut only by the map's end. What one pass makes besides must step over one pixel, or a part of a cell.
     writes
         Whether its kernels take an array ``out``, of any strides along channel and y, to write to instead of a new one.
-    takes_raw
-        Whether the kernels that begin with an operation take raw integers, too, and as ``line`` the
-        `pipeline.pixels.PixelScale.line` that makes map values of them.
+    by_strips
+        Whether the kernels that begin with an operation also take raw pixels where they lie (`Scattered`) and go
+        through them strip by strip, and may be given a `Room` whose numbers they write; none of it is held as a whole.
     doubted
         The operation, with how far the rounding of these kernels may take its results, where they go another way to
         them than its own ``doubt`` supposes.
@@ -87,5 +87,5 @@ class Backend:
     cell: Callable[[Operation], tuple[int, int]] = _anywhere
     doubted: Callable[[Operation], Operation] = _as_it_is
     writes: bool = False
-    takes_raw: Callable[[Operation], bool] = _never
+    by_strips: Callable[[Operation], bool] = _never
     steady: bool = False

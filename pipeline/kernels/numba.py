@@ -15,12 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.compiled import vector
-from pipeline.compiled.lanes import flat, side_by_side
+from pipeline.compiled.lanes import flat
 from pipeline.compiled.pooling import COPY, MAX, MIN, SUM
 from pipeline.compiled.strips import run_strips
 from pipeline.compiled.taps import SeparableTaps, Taps, separate
 from pipeline.kernels.base import Backend, Kernel
 from pipeline.operation import Operation
+from pipeline.padded import Scattered
+from pipeline.room import Room
 
 _POINT = ("relu", "normalise", "abs", "clip", "leaky_relu")
 _JOIN = {"max": MAX, "min": MIN, "mean": SUM}
@@ -32,7 +34,8 @@ _BETWEEN, _POINT_SECONDS = 5e-10, 2e-10
 """Seconds for a pixel of one map: written between two passes and read again; a point layer or a pooling."""
 
 _STRIP = 2**18
-"""Bytes of map values that are made of raw pixels at a time; at least four times what two strips have in common."""
+"""Bytes of map values that are made of raw pixels at a time, at least four times what two strips have in common; and
+half the bytes of maps that are made of them."""
 
 _NO_TAPS = (np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros((0, 4), np.int64))
 
@@ -115,39 +118,55 @@ def _build(operations: tuple[Operation, ...]) -> Kernel:
         y, x = pool.windows
         pooling = (_JOIN[str(pool.options["op"])], y.size, y.stride, x.size, x.stride)
 
-    def kernel(block: NDArray[Any], out: Array | None = None, line: tuple[float, float] | None = None) -> Array:
+    def kernel(block: Array | Scattered, out: Array | None = None, room: Room | None = None) -> NDArray[Any]:
         rows, columns = shape = block.shape[1:]
         for operation in operations:
             shape = tuple((n - w.span) // w.stride + 1 for n, w in zip(shape, operation.windows, strict=True))
             if operation is head and taps:
                 rows, columns = shape
-        made = np.empty((len(last.maps), *shape), np.float32) if out is None else out
-        steps = rows, columns, codes, numbers, 0 if commute else len(codes), pooling, made.shape, flat(made)
-        if line:
+        into = out if room is None else room.numbers
+        made = np.empty((len(last.maps), *shape), np.float32) if into is None else into
+        steps = columns, codes, numbers, 0 if commute else len(codes), pooling, (len(last.maps), *shape)
+        if isinstance(block, Scattered):
             inputs, _, wide = block.shape
-            strip = _strip(made.shape[1], 4 * wide * inputs, pooling[1:3], window)
+            strip = _strip(shape[0], (4 * wide * inputs, 4 * len(last.maps) * shape[1]), pooling[1:3], window)
             tables = taps.tables(wide, strip[1] * wide, wide) if isinstance(taps, Taps) else (columns, *_NO_TAPS)
-            run_strips(flat(side_by_side(block)), (inputs, wide), *line, strip, window, tables, *steps)
+            place = block.source, (inputs, wide), strip, window, tables
+            if room:
+                room.see(*run_strips(*place, *steps, *_stored(room, strip[0])))
+            else:
+                run_strips(*place, *steps, flat(made))
         else:
             laid = taps.lay(block) if taps else (np.ascontiguousarray(block).reshape(-1), columns, *_NO_TAPS)
-            vector.run_rows(*laid, *steps)
+            vector.run_rows(*laid, rows, *steps, flat(made))
         return made
 
     return kernel
 
 
-def _strip(height: int, row: int, pool: tuple[int, int], window: tuple[int, int]) -> tuple[int, int]:
-    """Return the output rows of a strip, and the rows of map values that they need, of so many bytes a ``row``.
+def _strip(height: int, row: tuple[int, int], pool: tuple[int, int], window: tuple[int, int]) -> tuple[int, int]:
+    """Return the output rows of a strip, and the rows of map values that they need.
 
-    ``pool`` and ``window`` are window and stride along y of the pooling, and span and stride of the convolution.
+    ``row`` is the bytes of a row that is read and of one that is made. ``pool`` and ``window`` are window and stride
+    along y of the pooling, and span and stride of the convolution.
     """
     step, reach = pool[1] * window[1], (pool[0] - 1) * window[1] + window[0]
-    rows = max(_STRIP // row, 5 * reach)
-    lift = max(1, min(height, (rows - reach) // step + 1))
+    rows = max(_STRIP // row[0], 5 * reach)
+    lift = max(1, min(height, (rows - reach) // step + 1, 2 * _STRIP // row[1]))
     return lift, (lift - 1) * step + reach
 
 
-def _takes_raw(operation: Operation) -> bool:
+def _stored(room: Room, lift: int) -> tuple[Any, ...]:
+    """Return what tells `run_strips` where maps go, strips of so many rows, and how they are stored there."""
+    looks, encoding = (room.rows, room.columns, room.pixels), room.encoding
+    if encoding.dtype == "float32":
+        return flat(room.numbers), None, None, looks
+    maps, _, width = room.numbers.shape
+    numbers = room.numbers.view(np.uint16) if encoding.dtype == "float16" else room.numbers
+    return flat(np.empty((maps, lift, width), np.float32)), flat(numbers), encoding.counting, looks
+
+
+def _by_strips(operation: Operation) -> bool:
     """Say whether map values are made strip by strip: not where a block is laid out anew or gone through twice."""
     return operation.kind != "convolution" or (operation.windows[1].stride == 1 and _parts(operation) is None)
 
@@ -184,5 +203,5 @@ BACKEND = Backend(
     scratch=_scratch,
     steady=True,
     writes=True,
-    takes_raw=_takes_raw,
+    by_strips=_by_strips,
 )

@@ -1,0 +1,41 @@
+"""Map values of raw integers, row by row of a padded block whose pixels lie in several arrays."""
+
+import numpy as np
+from numba import njit
+
+from pipeline.compiled.lanes import line, pixels_at, rest
+
+MADE_WITH = {"lanes": "db15a26124ff"}
+
+
+@njit(cache=True, nogil=True)
+def gather(source, first, values):
+    """Write the map values ``pixel · factor + offset`` of rows of a block to ``values`` (c, y, x).
+
+    In float64, rounded after each step.
+
+    Parameters
+    ----------
+    source
+        The block, as `pipeline.scattered.Scattered.source` describes it.
+    first
+        The block's row that is the first of the values.
+    """
+    kind, pieces, rows, blanks, fill, factor, offset = source
+    for y in range(values.shape[1]):
+        row = rows[first + y]
+        for c in range(values.shape[0]):
+            target = line(values, c, y)
+            if row < 0:
+                for x in range(len(target)):
+                    target[x] = fill
+                continue
+            for n in range(len(pieces)):
+                start, stop, column, count, address, beside, below = pieces[n]
+                if start <= row < stop:
+                    pixels = pixels_at(kind, address + c * beside + (row - start) * below, count)
+                    part = rest(target, column)
+                    for x in range(len(pixels)):
+                        part[x] = np.float64(pixels[x]) * factor + offset
+            for n in range(len(blanks)):
+                target[blanks[n]] = fill
