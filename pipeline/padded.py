@@ -11,6 +11,7 @@ from pipeline.compiled.lanes import side_by_side
 from pipeline.geometry import Boundary, Interval, Pull, intersect, is_empty
 from pipeline.given import Given, Raw, within
 from pipeline.operation import Operation
+from pipeline.pixels import Line
 
 _NONE = -(2**40)
 """Instead of a place where the fill is padded; no place follows it."""
@@ -56,7 +57,7 @@ class Scattered:
     fill
         A map value.
     line
-        Factor and offset: see `pipeline.pixels.PixelScale.line`.
+        See `pipeline.pixels.PixelScale.line`.
     """
 
     shape: tuple[int, int, int]
@@ -66,7 +67,7 @@ class Scattered:
     pieces: NDArray[np.int64]
     arrays: tuple[NDArray[Any], ...]
     fill: float
-    line: tuple[float, float]
+    line: Line
 
     @property
     def source(self) -> tuple[Any, ...]:

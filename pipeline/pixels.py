@@ -15,6 +15,9 @@ from pipeline.errors import InputError
 
 _TABLE_BITS = 16
 
+Line = tuple[np.float32, np.float32, np.float32, np.float32]
+"""Sign, shift, high and low: see `pipeline.compiled.loops.stretched`."""
+
 
 @dataclass(frozen=True, slots=True)
 class PixelScale:
@@ -72,10 +75,10 @@ class PixelScale:
         return made
 
     @property
-    def line(self) -> tuple[float, float] | None:
-        """The factor and the offset that give small integers' map values, bit for bit; None where there are none.
+    def line(self) -> Line | None:
+        """What gives small integers' map values, bit for bit, as `pipeline.compiled.loops.stretched` takes it.
 
-        The values are ``pixel · factor + offset`` in float64, rounded after each step.
+        None where nothing does, such as where the middle between black and white has more digits than float32.
         """
         kind = np.dtype(self.dtype)
         return _line(self) if kind.kind in "iu" and 8 * kind.itemsize <= _TABLE_BITS else None
@@ -116,11 +119,14 @@ def _table(scale: PixelScale) -> NDArray[np.float32]:
 
 
 @cache
-def _line(of: PixelScale) -> tuple[float, float] | None:
-    """Return the factor and the offset that give the table's bits for every number; None where none were found."""
+def _line(of: PixelScale) -> Line | None:
+    """Return the line that gives the table's bits for every number; None where this one does not."""
     black, white = of.ends
-    factor = 2 / (white - black)
-    line = factor, -black * factor - 1
+    # Where black is above white the pixels are counted downwards: so there is no −0 in the middle.
+    sign, factor = np.float32(np.sign(white - black)), abs(2 / (white - black))
+    with np.errstate(over="ignore"):  # ends far beyond all numbers: then there is no such line
+        shift, high = np.float32(-(black + white) / 2) * sign, np.float32(factor)
+    line = sign, shift, high, np.float32(factor - float(high))
     every = np.arange(len(_table(of)), dtype=f"u{np.dtype(of.dtype).itemsize}").view(of.dtype)
     made = np.empty((1, 1, len(every)), np.float32)
     stretch(_rows(every), *line, made)

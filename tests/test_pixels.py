@@ -67,7 +67,10 @@ def test_small_pixels_of_large_signed_types_keep_their_digits(bits):
         assert abs(Fraction(float(out)) - exact) <= abs(exact) * Fraction(2) ** -24
 
 
-@pytest.mark.parametrize(("dtype", "black", "white"), [("uint8", 100, 0), ("uint16", 4096, 0), ("int8", None, None)])
+@pytest.mark.parametrize(
+    ("dtype", "black", "white"),
+    [("uint8", 100, 0), ("uint16", 4096, 0), ("int8", None, None), ("uint16", 113, 40007), ("int16", -77, 20.5)],
+)
 def test_small_integers_become_map_values_by_a_line(dtype, black, white):
     """A table takes longer, and with −0 in its middle it would be no line."""
     assert PixelScale(dtype, black, white).line

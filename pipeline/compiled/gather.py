@@ -1,27 +1,25 @@
 """Map values of raw integers, row by row of a padded block whose pixels lie in several arrays."""
 
-import numpy as np
 from numba import njit
 
 from pipeline.compiled.lanes import line, pixels_at, rest
+from pipeline.compiled.loops import stretched
 
-MADE_WITH = {"lanes": "db15a26124ff"}
+MADE_WITH = {"lanes": "db15a26124ff", "loops": "a7fb586449ca"}
 
 
 @njit(cache=True, nogil=True)
 def gather(source, first, values):
-    """Write the map values ``pixel · factor + offset`` of rows of a block to ``values`` (c, y, x).
-
-    In float64, rounded after each step.
+    """Write the map values of rows of a block to ``values`` (c, y, x): `stretched` pixels, and the fill.
 
     Parameters
     ----------
     source
-        The block, as `pipeline.scattered.Scattered.source` describes it.
+        The block, as `pipeline.padded.Scattered.source` describes it.
     first
         The block's row that is the first of the values.
     """
-    kind, pieces, rows, blanks, fill, factor, offset = source
+    kind, pieces, rows, blanks, fill, sign, shift, high, low = source
     for y in range(values.shape[1]):
         row = rows[first + y]
         for c in range(values.shape[0]):
@@ -36,6 +34,6 @@ def gather(source, first, values):
                     pixels = pixels_at(kind, address + c * beside + (row - start) * below, count)
                     part = rest(target, column)
                     for x in range(len(pixels)):
-                        part[x] = np.float64(pixels[x]) * factor + offset
+                        part[x] = stretched(pixels[x], sign, shift, high, low)
             for n in range(len(blanks)):
                 target[blanks[n]] = fill

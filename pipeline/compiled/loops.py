@@ -10,7 +10,7 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from pipeline.compiled.lanes import I64, LANES, VECTOR, at, line, row_of
+from pipeline.compiled.lanes import I64, LANES, VECTOR, at, fma, line, row_of
 
 MADE_WITH = {"lanes": "db15a26124ff"}
 
@@ -26,13 +26,24 @@ def look_up(numbers, table, out):
 
 
 @njit(cache=True, nogil=True)
-def stretch(numbers, factor, offset, out):
-    """Write ``numbers · factor + offset`` to float32 ``out``, both (c, y, x); in float64, rounded after each step."""
+def stretched(number, sign, shift, high, low):
+    """Return ``(number · sign + shift) · (high + low)`` of a small integer, in float32.
+
+    Where the sum is exact, ``high`` is a factor in float32 and ``low`` what it has beyond, this is the product in twice
+    the digits, rounded once.
+    """
+    centred = fma(np.float32(number), sign, shift)
+    return fma(centred, high, centred * low)
+
+
+@njit(cache=True, nogil=True)
+def stretch(numbers, sign, shift, high, low, out):
+    """Write `stretched` numbers to float32 ``out``, both (c, y, x)."""
     for c in range(out.shape[0]):
         for y in range(out.shape[1]):
             source, target = line(numbers, c, y), line(out, c, y)
             for x in range(len(target)):
-                target[x] = np.float64(source[x]) * factor + offset
+                target[x] = stretched(source[x], sign, shift, high, low)
 
 
 @intrinsic

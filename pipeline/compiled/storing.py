@@ -6,7 +6,7 @@ from pipeline.compiled.lanes import maps_of, rest
 from pipeline.compiled.loops import survey
 from pipeline.compiled.narrowing import halve, quantise
 
-MADE_WITH = {"lanes": "db15a26124ff", "loops": "b4a3a3d15c65", "narrowing": "1e3e4cb36ec1"}
+MADE_WITH = {"lanes": "db15a26124ff", "loops": "a7fb586449ca", "narrowing": "75297193400a"}
 
 
 @njit(cache=True, nogil=True)
