@@ -17,7 +17,7 @@ from pipeline.api import plan, run
 from pipeline.clusters import memory_of
 from pipeline.config import opened, vote_file
 from pipeline.document import Document
-from pipeline.errors import ConfigError, InputError, OutputError, RunError
+from pipeline.errors import ConfigError, InputError, OutputError, RunError, counted
 from pipeline.execute.watching import Event
 from pipeline.job import load
 from pipeline.labels import read as labels_of
@@ -53,7 +53,7 @@ class Fit:
         """Say what was learned of what."""
         counts = ", ".join(f"{label} {count}" for label, count in self.classes.items())
         return (
-            f"votes fitted over {self.features} maps of {self.images} images ({counts}): "
+            f"votes fitted over {counted(self.features, 'map')} of {counted(self.images, 'image')} ({counts}): "
             f"accuracy {self.accuracy:.4f} in {self.folds}-fold cross-validation"
         )
 

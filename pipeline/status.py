@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.describe import size
-from pipeline.errors import OutputError
+from pipeline.errors import OutputError, counted
 from pipeline.ingesting.targets import told_of
 from pipeline.storage import target
 from pipeline.storage.identity import digest
@@ -41,8 +41,8 @@ class Status:
 
     def __str__(self) -> str:
         lines = [
-            f"{self.store}: {self.state}: {self.done} of {self.done + self.missing} write units done, "
-            f"{self.missing} missing, {self.failed} tasks failed; {self.images} images begun"
+            f"{self.store}: {self.state}: {self.done} of {counted(self.done + self.missing, 'write unit')} done, "
+            f"{self.missing} missing, {counted(self.failed, 'task')} failed; {counted(self.images, 'image')} begun"
         ]
         if self.state == "running" and self.rate:
             lines.append(f"  {self.rate:.1f} tasks a second")

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from pipeline.api import plan as make_plan
 from pipeline.describe import times
-from pipeline.errors import HaloflowError, OutputError
+from pipeline.errors import HaloflowError, OutputError, counted
 from pipeline.geometry import Region, whole
 from pipeline.job import Job
 from pipeline.kept import Kept
@@ -83,7 +83,7 @@ class Verification:
             if self.maps
             else " for the tables; no maps are kept"
         )
-        made = f"{self.windows} windows, {self.pixels} pixels recomputed in float64"
+        made = f"{counted(self.windows, 'window')}, {counted(self.pixels, 'pixel')} recomputed in float64"
         lines = [f"{verdict}: {self.store}: {made}{against}"]
         lines += [f"cannot be read: {window}" for window in self.unreadable]
         lines += _shown("not as the maps are", self.tables)
@@ -131,8 +131,8 @@ def verify(job: Job, windows: int = 16, seed: int = 0) -> Verification:
     found.unchecked += [f"what is of {stem(path)}, which cannot be run: {reason}" for path, reason in plan.bad]
     for rows in made.all:
         found.tables += [*tables.check_settings(plan, rows), *tables.check_images(rows, [*plan.inputs])]
-        again = f"; the scores of {found.decided} planes were made again" if rows is made.decisions else ""
-        found.checked.append(f"{rows.name}: {rows.count} rows{again}")
+        again = f"; the scores of {counted(found.decided, 'plane')} made again" if rows is made.decisions else ""
+        found.checked.append(f"{rows.name}: {counted(rows.count, 'row')}{again}")
     return Verification(
         str(plan.store),
         found.windows,

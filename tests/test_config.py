@@ -132,7 +132,7 @@ NO_EFFECT = [
      "7: layers[0]: boundary and fill have no effect without 'padding: same'"),
     ("padding: same", "padding: same, boundary: reflect, fill: 0",
      "7: layers[0]: fill has no effect unless boundary is 'constant'"),
-    ("padding: same", "bias: [1, 2]", "7: layers[0]: bias has 2 numbers for 1 features"),
+    ("padding: same", "bias: [1, 2]", "7: layers[0]: bias has 2 numbers for 1 feature"),
     ("out.zarr", "out.zarr\n  range: [0, 1]", "9: output: range has no effect on float32"),
     ("out.zarr", "out.zarr\n  dtype: int8\n  range: [1, 1]",
      "9: output: range goes from 1 to 1; the first must be less"),

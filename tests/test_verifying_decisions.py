@@ -54,12 +54,12 @@ CHANGES: list[tuple[Callable[[Rows], Rows], str]] = [
     (put(3, path="elsewhere.zarr"), "decisions.csv: row 3, column path: expected "),
     (put(3, z="1"), "decisions.csv: row 3, column z: expected 2, got 1"),
     (lambda rows: rows[:-1], "decisions.csv: b has 2 rows of decisions, and 3 planes"),
-    (lambda _: [], "decisions.csv: a has 0 rows of decisions, and 1 planes"),
-    (lambda rows: [rows[0], *rows], "decisions.csv: a has 2 rows of decisions, and 1 planes"),
+    (lambda _: [], "decisions.csv: a has 0 rows of decisions, and 1 plane"),
+    (lambda rows: [rows[0], *rows], "decisions.csv: a has 2 rows of decisions, and 1 plane"),
     (lambda rows: [rows[0], rows[2], rows[1], rows[3]], "decisions.csv: row 1, column z: expected 0, got 1"),
     (lambda rows: [*rows[1:], rows[0]], "decisions.csv: row 3, column image: a stands after b; expected before it"),
     (put(0, image="c"), "decisions.csv: row 0, column image: c is no image of the run"),
-    (put(0, image="c"), "decisions.csv: a has 0 rows of decisions, and 1 planes"),
+    (put(0, image="c"), "decisions.csv: a has 0 rows of decisions, and 1 plane"),
 ]
 
 
@@ -68,7 +68,7 @@ def test_what_is_wrong_with_decisions_is_named(tmp_path: Path, op: str) -> None:
     job, path = made(tmp_path, op), table(tmp_path)
     found = pipeline.verify(job)
     assert found.passed, str(found)
-    assert found.checked == ("decisions.csv: 4 rows; the scores of 4 planes were made again",)
+    assert found.checked == ("decisions.csv: 4 rows; the scores of 4 planes made again",)
     assert not found.unchecked
     before = path.read_bytes()
     for change, words in CHANGES:
@@ -96,12 +96,12 @@ def test_of_equal_scores_the_first_class_is_right(tmp_path: Path) -> None:
 def test_what_is_not_made_again_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     job = made(tmp_path)
     found = pipeline.verify(job, windows=1)
-    assert found.checked == ("decisions.csv: 4 rows; the scores of 2 planes were made again",)
+    assert found.checked == ("decisions.csv: 4 rows; the scores of 2 planes made again",)
     assert found.unchecked == ("the scores of 2 of the 3 planes of b; more --windows look at more",)
     monkeypatch.setattr("pipeline.verifying.again.WHOLE", 600)
     found = pipeline.verify(job)
     assert found.passed
-    assert found.checked == ("decisions.csv: 4 rows; the scores of 3 planes were made again",)
+    assert found.checked == ("decisions.csv: 4 rows; the scores of 3 planes made again",)
     (left,) = found.unchecked
     assert left.startswith("the scores of a, where maps of 40 × 28 are joined: ")
     assert f"not checked: {left}" in str(found)

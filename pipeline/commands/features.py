@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from pipeline.commands.common import load, options
-from pipeline.errors import OutputError
+from pipeline.errors import OutputError, counted
 
 
 @click.command()
@@ -31,4 +31,4 @@ def features(config: str, output: str, overwrite: bool, settings: tuple[str, ...
     except OSError as error:
         raise OutputError(f"{output}: cannot be written: {error.strerror}") from None
     if not quiet:
-        click.echo(f"{output}: {len(job.features)} features")
+        click.echo(f"{output}: {counted(len(job.features), 'feature')}")

@@ -6,6 +6,7 @@ import json
 import click
 
 from pipeline.commands.common import load, options, show
+from pipeline.errors import counted
 
 
 @click.command()
@@ -35,7 +36,7 @@ def validate(config: str, settings: tuple[str, ...], quiet: bool) -> None:
     job = load(config, settings)
     if not quiet:
         layers = " → ".join(job.stack.names)
-        click.echo(f"{config}: valid: {len(job.features)} features; layers {layers}")
+        click.echo(f"{config}: valid: {counted(len(job.features), 'feature')}; layers {layers}")
 
 
 @click.command()

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pipeline.errors import counted
+
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
 
@@ -70,7 +72,8 @@ class _Lines:
         if isinstance(event, Started):
             there = f"; dashboard {event.dashboard}" if event.dashboard else ""
             click.echo(
-                f"{event.store}: {_count(event.images, 'image')} on {_count(event.workers, 'worker')}{there}", err=True
+                f"{event.store}: {counted(event.images, 'image')} on {counted(event.workers, 'worker')}{there}",
+                err=True,
             )
         elif isinstance(event, Progress) and time.monotonic() - self.last >= LINES:
             self.last = time.monotonic()
@@ -90,7 +93,7 @@ class _Display:
 
         if isinstance(event, Started):
             there = f"dashboard {event.dashboard}" if event.dashboard else ""
-            workers = _count(event.workers, "worker")
+            workers = counted(event.workers, "worker")
             self.bars.update(self.row, description=event.store, there=f"{workers}  {there}")
         elif isinstance(event, Progress):
             words = "  ".join([*_words(event), _left(event.seconds_left)])
@@ -121,17 +124,13 @@ def _words(event: "Progress") -> list[str]:
     from pipeline.describe import size
 
     words = [
-        f"{event.images_done} of {_count(event.images, 'image')}",
+        f"{event.images_done} of {counted(event.images, 'image')}",
         f"{event.rate:.1f} megapixels/s",
         f"read {size(event.bytes_read)}",
         f"written {size(event.bytes_written)}",
         f"{event.retries} {'retry' if event.retries == 1 else 'retries'}",
     ]
     return [*words, f"{event.failed} failed"] if event.failed else words
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _left(seconds: float | None) -> str:

@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from pipeline.errors import counted
 from pipeline.execute.decisions import Decided
 
 
@@ -56,8 +57,9 @@ class Report:
         rate = self.pixels / 1e6 / max(self.seconds, 1e-9)
         before = f" ({self.resumed} of them before)" if self.resumed else ""
         lines = [
-            f"{self.done} of {self.tasks} tasks done{before} in {self.seconds:.1f} s: {self.images} images, "
-            f"{self.pixels / 1e6:.1f} megapixels, {rate:.1f} a second; results in {self.store}"
+            f"{self.done} of {counted(self.tasks, 'task')} done{before} in {self.seconds:.1f} s: "
+            f"{counted(self.images, 'image')}, {self.pixels / 1e6:.1f} megapixels, {rate:.1f} a second; "
+            f"results in {self.store}"
         ]
         if self.missing_chunks:
             lines.append(f"{self.missing_chunks} chunks of the input are not stored: they count as its fill value")

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from pipeline.errors import StackError
+from pipeline.errors import StackError, counted
 from pipeline.geometry import Boundary, Window
 from pipeline.layers.base import ANY, Layer, Limits, Names, Number, Numbers, Pair, between, refuse_wide
 from pipeline.operation import Block, Operation, rounded
@@ -58,7 +58,7 @@ class Convolution(Layer):
         """Return the layer with all members of each family; raises `ValueError` where it has fewer or more biases."""
         members = tuple(member for name in self.features for member in families.get(name, (name,)))
         if isinstance(self.bias, tuple) and len(self.bias) != len(members):
-            raise ValueError(f"bias has {len(self.bias)} numbers for {len(members)} features")
+            raise ValueError(f"bias has {counted(len(self.bias), 'number')} for {counted(len(members), 'feature')}")
         return self.model_copy(update={"features": members})
 
     def bind(self, name: str, maps: tuple[str, ...], features: Mapping[str, NDArray[np.float64]]) -> Operation:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from pipeline.describe import times
+from pipeline.errors import counted
 from pipeline.execute.decisions import classes
 from pipeline.geometry import whole
 from pipeline.kept import Kept
@@ -19,7 +20,8 @@ def check(image: ImagePlan, table: Rows) -> Iterator[str]:
     rows = table.of(image)
     planes = list(planes_of(image))
     if len(rows) != len(planes):
-        yield f"{table.name}: {image.source.name} has {len(rows)} rows of decisions, and {len(planes)} planes"
+        there = f"{counted(len(rows), 'row')} of decisions, and {counted(len(planes), 'plane')}"
+        yield f"{table.name}: {image.source.name} has {there}"
     expected = [{"path": image.source.path, **plane} for plane in planes[: len(rows)]]
     for column in expected[0] if expected else ():
         yield from table.unlike(column, rows[: len(expected)], [row[column] for row in expected])
