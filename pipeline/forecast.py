@@ -24,9 +24,6 @@ IN_FLIGHT = 2
 two workers read 1024² chunks of uint8 at 1290, 1330, 1230 and 1170 Mpx/s with 1, 2, 4 and 10, and write them at 200,
 240, 220 and 230."""
 
-STRIPS = 2**20
-"""Bytes that a kernel holds that goes by strips, beside what it makes; narrow rows have smaller strips."""
-
 CACHE = 2**24
 """Bytes that a core keeps close."""
 
@@ -85,7 +82,9 @@ def work(
         held = 2 * before + after + backend.scratch(head, reach, pixels(walk.needed[step[0] + 1]))
         if strips:
             after = 0 if stored and not last.average else after
-            before, held = read, after + STRIPS
+            # Pixels that lie apart, such as those of channels side by side, are copied.
+            shape = tuple(map(len, walk.needed[step[-1] + 1]))
+            before, held = read, read + after + backend.strip_bytes(stack.operations[: step[-1] + 1], shape)
         peak = max(peak, held + kept)
         kept += after if step[-1] in wanted else 0
         for place in step:

@@ -91,17 +91,28 @@ LONG = ("separable", "no convolution", "two maps kept", "int8", "many maps")
 def test_a_worker_holds_no_more_than_the_forecast_and_at_least_half_of_it(tmp_path: Path, name: str) -> None:
     pixels = RNG.integers(0, 256, (3000, 3000)).astype(np.uint8)
     zarr.create_array(str(tmp_path / "image.zarr"), data=pixels, chunks=(512, 512))
-    config = {"input": {"images": "image.zarr"}, **STACKS[name]}
+    forecast, worker = held(tmp_path, STACKS[name])
+    assert forecast / 2 <= worker <= forecast
+
+
+def test_strips_of_many_channels_under_a_large_window_are_forecast(tmp_path: Path) -> None:
+    pixels = np.broadcast_to(RNG.integers(0, 256, (640, 640)).astype(np.uint8), (200, 640, 640))
+    zarr.create_array(str(tmp_path / "image.zarr"), data=pixels, chunks=(200, 128, 128))
+    forecast, worker = held(tmp_path, {"layers": [{"type": "pool", "window": 64, "stride": 64}]})
+    assert forecast / 2 <= worker <= forecast
+
+
+def held(folder: Path, stack: dict[str, Any]) -> tuple[int, int]:
+    """Return the forecast for a run over ``image.zarr`` in a folder, and the most bytes that its one worker held."""
+    config = {"input": {"images": "image.zarr"}, **stack}
     config["output"] = {"store": "maps.zarr", **config.get("output", {})}
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
     haloflow = [sys.executable, "-m", "pipeline.cli"]
     done = subprocess.run(
-        [*haloflow, "plan", "config.yaml", "--json"], cwd=tmp_path, check=True, capture_output=True, text=True
+        [*haloflow, "plan", "config.yaml", "--json"], cwd=folder, check=True, capture_output=True, text=True
     )
-    forecast = json.loads(done.stdout)["peak_memory"]
-    _, found, _ = memory.peaks([*haloflow, "run", "config.yaml", "--workers", "1", "--quiet"], tmp_path)
-    worker = max(peak for process, peak in found.items() if process != "main")
-    assert forecast / 2 <= worker <= forecast
+    _, found, _ = memory.peaks([*haloflow, "run", "config.yaml", "--workers", "1", "--quiet"], folder)
+    return json.loads(done.stdout)["peak_memory"], max(peak for process, peak in found.items() if process != "main")
 
 
 def test_a_large_tiff_is_ingested_and_run_in_little_memory(tmp_path: Path) -> None:

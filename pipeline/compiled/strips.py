@@ -62,18 +62,18 @@ def run_strips(
     span, down = window
     _, tall_window, tall_stride, _, _ = pooling
     pitch, offsets, weights, groups = tables
-    values = np.empty((inputs, high, wide), np.float32)
+    held = np.empty(inputs * high * wide, np.float32)
     low, greatest = np.float32(np.inf), np.float32(-np.inf)
     for first in range(0, height, lift):
         count = min(lift, height - first)
         between = (count - 1) * tall_stride + tall_window  # rows of the convolution
         needed = (between - 1) * down + span
-        if len(groups) == 0 and needed < high:  # without a convolution, maps lie close together
-            values = np.empty((inputs, needed, wide), np.float32)
+        tall = high if len(groups) else needed  # without a convolution, maps lie close together
+        values = held[: inputs * tall * wide].reshape(inputs, tall, wide)
         gather(source, first * tall_stride * down, values[:, :needed])
         here = made if numbers is not None else rest(made, first * below)
         run_rows(
-            values.reshape(-1),
+            held,
             pitch,
             offsets,
             weights,

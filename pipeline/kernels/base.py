@@ -33,6 +33,11 @@ def _never(operation: Operation) -> bool:
     return False
 
 
+def _none(operations: Sequence[Operation], shape: tuple[int, ...]) -> int:
+    del operations, shape
+    return 0
+
+
 def _in_float32(operation: Operation) -> int:
     return sum(array.nbytes for array in operation.arrays.values()) // 2
 
@@ -70,6 +75,8 @@ class Backend:
     by_strips
         Whether the kernels that begin with an operation also take raw pixels where they lie (`Scattered`) and go
         through them strip by strip, and may be given a `Room` whose numbers they write; none of it is held as a whole.
+    strip_bytes
+        The bytes that such a kernel of operations holds beside its input and output blocks, for maps of a shape (y, x).
     doubted
         The operation, with how far the rounding of these kernels may take its results, where they go another way to
         them than its own ``doubt`` supposes.
@@ -88,4 +95,5 @@ class Backend:
     doubted: Callable[[Operation], Operation] = _as_it_is
     writes: bool = False
     by_strips: Callable[[Operation], bool] = _never
+    strip_bytes: Callable[[Sequence[Operation], tuple[int, ...]], int] = _none
     steady: bool = False

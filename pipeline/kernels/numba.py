@@ -104,6 +104,19 @@ def _taps(operation: Operation) -> Taps | SeparableTaps:
     return SeparableTaps(columns, rows, operation.inputs, operation.windows)
 
 
+def _window(head: Operation) -> tuple[int, int]:
+    """Return span and stride along y of the convolution that a pass begins with, if it does."""
+    return (head.windows[0].span, head.windows[0].stride) if head.kind == "convolution" else (1, 1)
+
+
+def _pooling(last: Operation) -> tuple[int, int, int, int, int]:
+    """Return how the pooling that a pass ends with joins, if it does, and window and stride for y and for x."""
+    if last.kind != "pool":
+        return COPY, 1, 1, 1, 1
+    y, x = last.windows
+    return _JOIN[str(last.options["op"])], y.size, y.stride, x.size, x.stride
+
+
 def _build(operations: tuple[Operation, ...]) -> Kernel:
     head, last = operations[0], operations[-1]
     taps = _taps(head) if head.kind == "convolution" else None
@@ -112,11 +125,7 @@ def _build(operations: tuple[Operation, ...]) -> Kernel:
     codes = np.array([code for code, _ in steps], np.int64)
     numbers = np.array([n for _, n in steps], np.float32).reshape(len(steps), len(last.maps))
     commute = pool is not None and pool.options["op"] != "mean" and _never_decrease(steps)
-    window = (head.windows[0].span, head.windows[0].stride) if taps else (1, 1)
-    pooling = (COPY, 1, 1, 1, 1)
-    if pool is not None:
-        y, x = pool.windows
-        pooling = (_JOIN[str(pool.options["op"])], y.size, y.stride, x.size, x.stride)
+    window, pooling = _window(head), _pooling(last)
 
     def kernel(block: Array | Scattered, out: Array | None = None, room: Room | None = None) -> NDArray[Any]:
         rows, columns = shape = block.shape[1:]
@@ -171,6 +180,17 @@ def _by_strips(operation: Operation) -> bool:
     return operation.kind != "convolution" or (operation.windows[1].stride == 1 and _parts(operation) is None)
 
 
+def _strip_bytes(operations: Sequence[Operation], shape: tuple[int, ...]) -> int:
+    """Return the bytes of a strip's map values, of its maps where others are stored, and of rows under the pooling."""
+    head, last, width = operations[0], operations[-1], shape[1]
+    window, pooling = _window(head), _pooling(last)
+    columns = (width - 1) * pooling[4] + pooling[3]
+    wide = columns + (head.windows[1].span - 1 if head.kind == "convolution" else 0)
+    maps, under = len(last.maps), pooling[1] if last.kind == "pool" else 0
+    lift, high = _strip(shape[0], (4 * wide * head.inputs, 4 * maps * width), pooling[1:3], window)
+    return 4 * (head.inputs * high * wide + maps * (lift * width + under * columns))
+
+
 def _scratch(operation: Operation, read: int, made: int) -> int:
     del made
     maps = len(operation.maps) if operation.kind == "convolution" and _parts(operation) else operation.inputs
@@ -204,4 +224,5 @@ BACKEND = Backend(
     steady=True,
     writes=True,
     by_strips=_by_strips,
+    strip_bytes=_strip_bytes,
 )
