@@ -192,7 +192,7 @@ lays = st.builds(Laid, st.sampled_from([None] * 10 + ["z", "t"]), st.integers(1,
 
 
 def bits(maps: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(maps).view(np.uint32)
+    return np.ascontiguousarray(maps).view(f"u{maps.itemsize}")
 
 
 @settings(
@@ -223,7 +223,8 @@ def test_zarr_dask_and_whole_image_agree_to_the_bit(
     if grouped := data.draw(few, "shards"):
         config["output"]["shards"] = [c * n for c, n in zip(config["output"]["chunks"], grouped, strict=True)]
     kept = [name for name in job.stack.names if data.draw(st.booleans(), "kept")]
-    config["output"]["layers"] = kept or [job.stack.names[-1]]
+    dtype = data.draw(st.sampled_from(["float32"] * 3 + ["float16", "int8", "uint16"]), "stored as")
+    config["output"] |= {"layers": kept or [job.stack.names[-1]], "dtype": dtype}
     job = pipeline.load(config)
 
     # The planner would make one task, and one group of layers, of most of these: cut them at random too.
@@ -244,10 +245,9 @@ def test_zarr_dask_and_whole_image_agree_to_the_bit(
         assert isinstance(outcome, Done), outcome
     for array in (k.array for k in planned.kept):
         run = zarr.open_array(f"{target}/image/{array.layer}/0")[:]
-        expected = [job.stack(plane, layer=array.layer, kernel=kernel) for plane in planes]
+        expected = [array.encoding.encode(job.stack(p, layer=array.layer, kernel=kernel)) for p in planes]
         expected = np.stack(expected, laid.axes.index(laid.axis)) if laid.axis else expected[0]
-        assert run.dtype == expected.dtype == np.float32
-        assert run.shape == expected.shape
+        assert (run.dtype, run.shape) == (array.encoding.dtype, expected.shape)
         assert np.array_equal(bits(run), bits(expected)), array.layer
 
     split = (tuple([1] * len(image)), *(data.draw(partitions(n)) for n in image.shape[1:]))
@@ -267,3 +267,16 @@ def test_zarr_dask_and_whole_image_agree_to_the_bit(
     # A sum that cancels keeps the rounding of its terms: 2e-7 of them is three float32 roundings.
     allowed = 1e-5 * np.abs(expected).max() + 2e-7 * magnitude
     assert np.abs(whole - expected).max() <= allowed
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "bool"])
+@pytest.mark.parametrize("blocks", ["uint8", "float64"])
+def test_blocks_of_another_type_than_their_dask_array_says_are_taken_for_what_it_says(dtype: str, blocks: str) -> None:
+    """Dask believes whoever makes an array."""
+    image = np.random.default_rng(5).integers(0, 2, (1, 40, 60)).astype(dtype)
+    job = pipeline.load(
+        {"input": {"images": "i.zarr"}, "layers": [{"type": "pool"}], "output": {"store": "maps.zarr", "chunks": 16}}
+    )
+    lazy = da.from_array(image, chunks=(1, 16, 20)).map_blocks(lambda block: block.astype(blocks), dtype=dtype)
+    with dask.config.set(scheduler="synchronous"):
+        assert np.array_equal(bits(job.stack(lazy).compute()), bits(job.stack(image)))

@@ -100,7 +100,8 @@ def _run_block(
 ) -> NDArray[np.float32]:
     wanted = {place: region}
     walk = stack.walk(wanted, extents)
-    raw = np.block(pieces)
+    # Blocks may be of another type than their array says; what compiled loops read must be of the scale's.
+    raw = np.block(pieces).astype(scale.dtype, copy=False)
     return finished(stack.run(Raw([(walk.read, raw)], scale), walk, wanted, extents)[place])
 
 
