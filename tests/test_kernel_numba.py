@@ -8,7 +8,8 @@ from pipeline.given import Raw
 from pipeline.kernels import BACKENDS, TOLERANCE, kernel_for
 from pipeline.kernels import numba as kernels
 from pipeline.padded import scattered
-from pipeline.pixels import PixelScale
+from pipeline.pixels import Encoding, PixelScale
+from pipeline.room import Room
 from tests.test_kernels import block_for, convolution, other, products, with_special_values
 
 CHAINS = {
@@ -111,3 +112,21 @@ def test_a_strip_has_rows_enough_whatever_the_width():
                 assert high >= 4 * (reach - pool[1] * window[1])  # or too much of it is made twice
     assert kernels._strip(3, (4, 4), (2, 2), (3, 1)) == (3, 8)
     assert kernels._strip(1000, (4, 2**17), (2, 2), (3, 1)) == (4, 10)  # what is made counts, too
+
+
+@pytest.mark.parametrize("chain", [name for name in CHAINS if name not in ("products", "not monotone")])
+def test_buffers_of_strips_are_those_that_are_forecast(chain, monkeypatch):
+    operations = CHAINS[chain][: BACKENDS["numba"].fuse(CHAINS[chain])]
+    asked = []
+    monkeypatch.setattr(kernels, "run_strips", lambda *given: asked.append(given) or (0, 0))
+    made = read = (150, 301)
+    for operation in reversed(operations):
+        read = tuple(len(w.reach(Interval(0, n))) for w, n in zip(operation.windows, read, strict=True))
+    raw = Raw([(whole(read), np.zeros((operations[0].inputs, *read), np.uint8))], PixelScale("uint8"))
+    pulls, nothing = tuple(Pull(Interval(0, n), Interval(0, n), n) for n in read), np.empty(0, np.intp)
+    room = Room(np.empty((len(operations[-1].maps), *made), np.int8), Encoding("int8"), nothing, nothing)
+    kernels._build(operations)(scattered(raw, pulls, operations[0]), room=room)
+    _, (inputs, wide), (lift, high), _, _, columns, *_, pooling, shape, out, _, _, _ = asked[0]
+    assert out[0].size == shape[0] * lift * shape[2]
+    under = shape[0] * pooling[1] * columns if pooling[0] else 0
+    assert BACKENDS["numba"].strip_bytes(operations, made) == 4 * (inputs * high * wide + out[0].size + under)
