@@ -1,5 +1,6 @@
 """Between stored numbers and map values: which pixel values mean −1 and +1, and how a map is kept in few bits."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -15,8 +16,11 @@ from pipeline.errors import InputError
 
 _TABLE_BITS = 16
 
-Line = tuple[np.float32, np.float32, np.float32, np.float32]
-"""Sign, shift, high and low: see `pipeline.compiled.loops.stretched`."""
+FARTHEST = 1e30
+"""Beyond this neither a factor nor a distance is one that float32 has with all its digits."""
+
+Line = tuple[np.float32, np.float32, np.float32, np.float32, np.float32]
+"""Sign, shift, high, low and beyond: see `pipeline.compiled.loops.stretched`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +82,7 @@ class PixelScale:
     def line(self) -> Line | None:
         """What gives small integers' map values, bit for bit, as `pipeline.compiled.loops.stretched` takes it.
 
-        None where nothing does, such as where the middle between black and white has more digits than float32.
+        None where nothing does: for about one in a hundred of all pairs of black and white that are no integers.
         """
         kind = np.dtype(self.dtype)
         return _line(self) if kind.kind in "iu" and 8 * kind.itemsize <= _TABLE_BITS else None
@@ -122,11 +126,18 @@ def _table(scale: PixelScale) -> NDArray[np.float32]:
 def _line(of: PixelScale) -> Line | None:
     """Return the line that gives the table's bits for every number; None where this one does not."""
     black, white = of.ends
-    # Where black is above white the pixels are counted downwards: so there is no −0 in the middle.
-    sign, factor = np.float32(np.sign(white - black)), abs(2 / (white - black))
-    with np.errstate(over="ignore"):  # ends far beyond all numbers: then there is no such line
-        shift, high = np.float32(-(black + white) / 2) * sign, np.float32(factor)
-    line = sign, shift, high, np.float32(factor - float(high))
+    middle, factor = (black + white) / 2, abs(2 / (white - black))
+    limits = np.iinfo(of.dtype)
+    farthest = max(abs(limits.min - middle), abs(limits.max - middle))
+    if not 0 < factor < FARTHEST or farthest > FARTHEST:
+        return None
+    # Pixels are counted from a place near the middle that has digits enough for the difference to be exact.
+    step = 2.0 ** (math.ceil(math.log2(farthest)) - 23)
+    near = round(middle / step) * step
+    # Where black is above white they are counted downwards: so there is no −0 in the middle.
+    sign, high = np.sign(white - black), np.float32(factor)
+    beyond = (near - middle) * factor * sign
+    line = np.float32(sign), np.float32(-near * sign), high, np.float32(factor - float(high)), np.float32(beyond)
     every = np.arange(len(_table(of)), dtype=f"u{np.dtype(of.dtype).itemsize}").view(of.dtype)
     made = np.empty((1, 1, len(every)), np.float32)
     stretch(_rows(every), *line, made)

@@ -69,7 +69,15 @@ def test_small_pixels_of_large_signed_types_keep_their_digits(bits):
 
 @pytest.mark.parametrize(
     ("dtype", "black", "white"),
-    [("uint8", 100, 0), ("uint16", 4096, 0), ("int8", None, None), ("uint16", 113, 40007), ("int16", -77, 20.5)],
+    [
+        ("uint8", 100, 0),
+        ("uint16", 4096, 0),
+        ("int8", None, None),
+        ("uint16", 113, 40007),
+        ("int16", -77, 20.5),
+        ("uint16", 101.3, 4711.9),
+        ("uint8", 1 / 3, -7e5),
+    ],
 )
 def test_small_integers_become_map_values_by_a_line(dtype, black, white):
     """A table takes longer, and with −0 in its middle it would be no line."""

@@ -5,7 +5,7 @@ from numba import njit
 from pipeline.compiled.lanes import line, pixels_at, rest
 from pipeline.compiled.loops import stretched
 
-MADE_WITH = {"lanes": "db15a26124ff", "loops": "a7fb586449ca"}
+MADE_WITH = {"lanes": "db15a26124ff", "loops": "cb1fc58a7ba6"}
 
 
 @njit(cache=True, nogil=True)
@@ -19,7 +19,7 @@ def gather(source, first, values):
     first
         The block's row that is the first of the values.
     """
-    kind, pieces, rows, blanks, fill, sign, shift, high, low = source
+    kind, pieces, rows, blanks, fill, sign, shift, high, low, beyond = source
     for y in range(values.shape[1]):
         row = rows[first + y]
         for c in range(values.shape[0]):
@@ -34,6 +34,6 @@ def gather(source, first, values):
                     pixels = pixels_at(kind, address + c * beside + (row - start) * below, count)
                     part = rest(target, column)
                     for x in range(len(pixels)):
-                        part[x] = stretched(pixels[x], sign, shift, high, low)
+                        part[x] = stretched(pixels[x], sign, shift, high, low, beyond)
             for n in range(len(blanks)):
                 target[blanks[n]] = fill

@@ -26,24 +26,24 @@ def look_up(numbers, table, out):
 
 
 @njit(cache=True, nogil=True)
-def stretched(number, sign, shift, high, low):
-    """Return ``(number · sign + shift) · (high + low)`` of a small integer, in float32.
+def stretched(number, sign, shift, high, low, beyond):
+    """Return ``(number · sign + shift) · (high + low) + beyond`` of a small integer, in float32.
 
-    Where the sum is exact, ``high`` is a factor in float32 and ``low`` what it has beyond, this is the product in twice
-    the digits, rounded once.
+    Where the first sum is exact, ``high`` is a factor in float32, ``low`` what it has more, and ``beyond`` small, this
+    is in twice the digits of float32, rounded once.
     """
     centred = fma(np.float32(number), sign, shift)
-    return fma(centred, high, centred * low)
+    return fma(centred, high, fma(centred, low, beyond))
 
 
 @njit(cache=True, nogil=True)
-def stretch(numbers, sign, shift, high, low, out):
+def stretch(numbers, sign, shift, high, low, beyond, out):
     """Write `stretched` numbers to float32 ``out``, both (c, y, x)."""
     for c in range(out.shape[0]):
         for y in range(out.shape[1]):
             source, target = line(numbers, c, y), line(out, c, y)
             for x in range(len(target)):
-                target[x] = stretched(source[x], sign, shift, high, low)
+                target[x] = stretched(source[x], sign, shift, high, low, beyond)
 
 
 @intrinsic

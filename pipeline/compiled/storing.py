@@ -6,7 +6,7 @@ from pipeline.compiled.lanes import maps_of, rest
 from pipeline.compiled.loops import survey
 from pipeline.compiled.narrowing import halve, quantise
 
-MADE_WITH = {"lanes": "db15a26124ff", "loops": "a7fb586449ca", "narrowing": "75297193400a"}
+MADE_WITH = {"lanes": "db15a26124ff", "loops": "cb1fc58a7ba6", "narrowing": "72e30b2e41a5"}
 
 
 @njit(cache=True, nogil=True)
