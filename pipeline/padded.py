@@ -86,7 +86,8 @@ def scattered(raw: Raw, pulls: tuple[Pull, ...], operation: Operation) -> Scatte
         if is_empty(part := intersect(area, read)):
             continue
         y, x = part
-        array = side_by_side(np.require(within(pixels, part, area), requirements="A"))
+        # Loops go by addresses: nobody else sees to it that pixels are of this type.
+        array = side_by_side(np.require(within(pixels, part, area), raw.scale.dtype, "A"))
         arrays.append(array)
         first = array.__array_interface__["data"][0]
         for column, run in runs:

@@ -49,7 +49,7 @@ def test_raw_pixels_that_lie_apart_give_the_padded_block(data):
         ((rows, columns), _laid_out(pixels[:, slice(rows.start, rows.stop), slice(columns.start, columns.stop)], way))
         for rows in data.draw(cuts(extents[0]))
         for columns in data.draw(cuts(extents[1]))
-        for way in [data.draw(st.sampled_from(["as it is", "close", "interleaved", "unaligned"]))]
+        for way in [data.draw(st.sampled_from(["as it is", "close", "interleaved", "unaligned", "wider"]))]
     ]
     raw = Raw(parts, scale)
     block = scattered(raw, pulls, operation)
@@ -73,6 +73,8 @@ def _laid_out(pixels, way):
         room = np.zeros(pixels.nbytes + 1, np.uint8)[1:].view(pixels.dtype).reshape(pixels.shape)
         room[...] = pixels
         return room
+    if way == "wider":
+        return pixels.astype(np.int64)
     return pixels
 
 
