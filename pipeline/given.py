@@ -15,13 +15,13 @@ Maps = NDArray[np.float32]
 
 
 class Given(Protocol):
-    """Numbers (c, y, x) over a region."""
+    """Map values (c, y, x) over a region."""
 
-    def cut(self, part: Region) -> NDArray[Any]:
-        """Return the numbers of a part of the region, perhaps a view."""
+    def cut(self, part: Region) -> Maps:
+        """Return the values of a part of the region, perhaps a view."""
 
-    def write(self, part: Region, out: NDArray[Any]) -> None:
-        """Write the numbers of a part of the region to an array of its shape."""
+    def write(self, part: Region, out: Maps) -> None:
+        """Write the values of a part of the region to an array of its shape."""
 
 
 @dataclass(frozen=True)

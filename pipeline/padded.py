@@ -17,14 +17,14 @@ _NONE = -(2**40)
 """Instead of a place where the fill is padded; no place follows it."""
 
 
-def padded(given: Given, pulls: tuple[Pull, ...], operation: Operation) -> NDArray[Any]:
+def padded(given: Given, pulls: tuple[Pull, ...], operation: Operation) -> NDArray[np.float32]:
     """Cut out what a layer reads, map values (c, y, x), and pad what was clipped at the edges of the map."""
     read = tuple(pull.read for pull in pulls)
     if not any(pull.is_padded for pull in pulls):
         return given.cut(read)
     # What padding repeats may lie beside the reach: then there is room for both, and the reach is cut out at the end.
     frame = tuple(pull.reach.hull(pull.read) for pull in pulls)
-    wide: NDArray[Any] = np.empty((operation.inputs, *map(len, frame)), np.float32)
+    wide = np.empty((operation.inputs, *map(len, frame)), np.float32)
     if not is_empty(read):
         given.write(read, within(wide, read, frame))
     for axis, (pull, around) in enumerate(zip(pulls, frame, strict=True), 1):

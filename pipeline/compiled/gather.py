@@ -5,7 +5,7 @@ from numba import njit
 from pipeline.compiled.lanes import line, pixels_at, rest
 from pipeline.compiled.loops import stretched
 
-MADE_WITH = {"lanes": "db15a26124ff", "loops": "cb1fc58a7ba6"}
+MADE_WITH = {"lanes": "226a31a48a2a", "loops": "f16be13c5523"}
 
 
 @njit(cache=True, nogil=True)

@@ -100,7 +100,7 @@ def line(typing: Any, array: Any, c: Any, y: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, given: Any) -> Any:
         of = context.make_array(signature.args[0])(context, builder, given[0])
         length = cgutils.unpack_tuple(builder, of.shape)[2]
-        return _row(context, builder, row, row_of(builder, of, given[1:]), length, of.itemsize)
+        return _array(context, builder, row, row_of(builder, of, given[1:]), [length], [of.itemsize])
 
     return signature, generate
 
@@ -114,7 +114,7 @@ def rest(typing: Any, row: Any, start: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, given: Any) -> Any:
         of = context.make_array(signature.args[0])(context, builder, given[0])
         length = builder.sub(cgutils.unpack_tuple(builder, of.shape)[0], given[1])
-        return _row(context, builder, signature.args[0], builder.gep(of.data, [given[1]]), length, of.itemsize)
+        return _array(context, builder, row, builder.gep(of.data, [given[1]]), [length], [of.itemsize])
 
     return signature, generate
 
@@ -129,7 +129,7 @@ def pixels_at(typing: Any, kind: Any, address: Any, count: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, given: Any) -> Any:
         of = context.make_array(signature.args[0])(context, builder, given[0])
         data = builder.inttoptr(given[1], of.data.type)
-        return _row(context, builder, signature.return_type, data, given[2], of.itemsize)
+        return _array(context, builder, row, data, [given[2]], [of.itemsize])
 
     return signature, generate
 
@@ -147,17 +147,16 @@ def maps_of(typing: Any, row: Any, beside: Any, below: Any, shape: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, given: Any) -> Any:
         of = context.make_array(signature.args[0])(context, builder, given[0])
         strides = [builder.mul(of.itemsize, step) for step in given[1:3]]
-        made = context.make_array(signature.return_type)(context, builder)
         sizes = cgutils.unpack_tuple(builder, given[3])
-        populate_array(made, of.data, sizes, [*strides, of.itemsize], of.itemsize, meminfo=None)
-        return made._getvalue()  # noqa: SLF001 - as Numba's own extensions do
+        return _array(context, builder, maps, of.data, sizes, [*strides, of.itemsize])
 
     return signature, generate
 
 
-def _row(context: Any, builder: Any, kind: Any, data: Any, length: Any, itemsize: Any) -> Any:
+def _array(context: Any, builder: Any, kind: Any, data: Any, shape: Any, strides: list[Any]) -> Any:
+    """Return an array that says of no memory that it is its own; pixels lie side by side along its last axis."""
     made = context.make_array(kind)(context, builder)
-    populate_array(made, data=data, shape=[length], strides=[itemsize], itemsize=itemsize, meminfo=None)
+    populate_array(made, data=data, shape=shape, strides=strides, itemsize=strides[-1], meminfo=None)
     return made._getvalue()  # noqa: SLF001 - as Numba's own extensions do
 
 

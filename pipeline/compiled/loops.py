@@ -12,7 +12,7 @@ from numba.extending import intrinsic
 
 from pipeline.compiled.lanes import I64, LANES, VECTOR, at, fma, line, row_of
 
-MADE_WITH = {"lanes": "db15a26124ff"}
+MADE_WITH = {"lanes": "226a31a48a2a"}
 
 
 @njit(cache=True, nogil=True)

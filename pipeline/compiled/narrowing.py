@@ -15,7 +15,7 @@ from numba.extending import intrinsic
 from pipeline.compiled.lanes import F32, I32, I64, LANES, VECTOR, alike, all_of, at, fma, line, multiply_add, row_of
 from pipeline.compiled.loops import ends, look, nothing_seen
 
-MADE_WITH = {"lanes": "db15a26124ff", "loops": "cb1fc58a7ba6"}
+MADE_WITH = {"lanes": "226a31a48a2a", "loops": "f16be13c5523"}
 
 UNSURE = 1e-4
 """How far float32 may have a quotient wrong, so that few enough are doubted: that of 8 bits, not that of 16."""

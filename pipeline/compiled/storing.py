@@ -6,7 +6,7 @@ from pipeline.compiled.lanes import maps_of, rest
 from pipeline.compiled.loops import survey
 from pipeline.compiled.narrowing import halve, quantise
 
-MADE_WITH = {"lanes": "db15a26124ff", "loops": "cb1fc58a7ba6", "narrowing": "72e30b2e41a5"}
+MADE_WITH = {"lanes": "226a31a48a2a", "loops": "f16be13c5523", "narrowing": "caebf64f2ac4"}
 
 
 @njit(cache=True, nogil=True)

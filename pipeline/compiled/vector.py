@@ -14,7 +14,7 @@ from numba.extending import intrinsic
 from pipeline.compiled.lanes import I64, LANES, alike, all_of, at, extreme, fma, multiply_add
 from pipeline.compiled.pooling import MAX, maximum, minimum, pool, squares
 
-MADE_WITH = {"lanes": "db15a26124ff", "pooling": "480c77de5a16"}
+MADE_WITH = {"lanes": "226a31a48a2a", "pooling": "38b631f8c45b"}
 
 DIVIDE, ADD, FLOOR, SCALE, CEILING, LEAK, ABS = range(7)
 """Point steps: x / p, x + p, max(x, p), x · p, min(x, p), x · p where x is not positive, and x without its sign; p is a

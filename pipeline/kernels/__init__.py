@@ -15,7 +15,7 @@ from pipeline.geometry import Interval
 from pipeline.kernels.base import Backend, Kernel
 from pipeline.operation import Operation
 
-__all__ = ["BACKENDS", "TOLERANCE", "Backend", "Choice", "Kernel", "choose", "kernel_for"]
+__all__ = ["BACKENDS", "TOLERANCE", "Choice", "Kernel", "choose", "kernel_for"]
 
 TOLERANCE = 1e-5
 """How far results of two kernels, or of one and the float64 reference, may lie apart, as a part of the map's scale."""

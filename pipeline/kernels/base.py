@@ -8,14 +8,15 @@ one that rounds differently.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.operation import Operation
 
-Kernel = Callable[..., NDArray[np.float32]]
-"""Of a block, or raw pixels; and of an array ``out`` or a `Room` to write to: for backends that say so."""
+Kernel = Callable[..., NDArray[Any]]
+"""Of a block, or raw pixels; and of an array ``out`` or a `Room` to write to: for backends that say so. Gives maps,
+float32, or what a room was filled with."""
 
 
 def _one(operations: Sequence[Operation]) -> int:
