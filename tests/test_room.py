@@ -87,3 +87,22 @@ def test_a_run_stores_strip_by_strip(dtype, chunks, tmp_path, monkeypatch):
         patched.delattr(Encoding, "write")
         assert pipeline.run(plan, cluster="serial").complete
     assert pipeline.verify(pipeline.load(config)).passed
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+def test_a_map_that_a_later_layer_looks_at_is_made_before_it_is_stored(dtype, tmp_path):
+    image = np.random.default_rng(2).integers(0, 255, (120, 90), "u1")
+    zarr.create_array(str(tmp_path / "i.zarr"), data=image, chunks=(50, 50))
+    config = {
+        "input": {"images": str(tmp_path / "i.zarr")},
+        "features": {"edge": {"rows": [[-1, 2], [3, 4]]}},
+        "layers": [
+            {"type": "convolution", "name": "match", "features": "edge", "padding": "same"},
+            {"type": "pool", "window": 2},
+        ],
+        "output": {"store": str(tmp_path / "o.zarr"), "dtype": dtype, "layers": ["match", "pool"]},
+    }
+    job = pipeline.load(config)
+    assert pipeline.run(pipeline.plan(job), cluster="serial").complete
+    found = pipeline.verify(job)
+    assert found.passed, str(found)
