@@ -21,6 +21,7 @@ from distributed import Client, LocalCluster
 
 import pipeline
 from pipeline.errors import ClusterError, RunError
+from pipeline.execute import stock
 from pipeline.execute.process import Setting
 from pipeline.execute.watching import Event, Progress
 
@@ -216,7 +217,8 @@ def test_a_run_that_breaks_off_leaves_nothing_with_the_client(planes: Path) -> N
         assert pipeline.run(plan, client, resume=True).complete
 
 
-def test_a_client_that_is_closed_meanwhile_ends_its_run(planes: Path) -> None:
+def test_a_client_that_is_closed_meanwhile_ends_its_run(planes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stock, "BATCH", 0.0)  # a future a task
     plan = pipeline.plan(pipeline.load(MANY))
     with (
         LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0") as made,

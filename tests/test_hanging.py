@@ -18,7 +18,7 @@ from distributed import Client, LocalCluster, WorkerPlugin
 import pipeline
 from pipeline import agreement
 from pipeline.errors import HaloflowWarning, RunError
-from pipeline.execute import cluster, drive, fetch, roster
+from pipeline.execute import cluster, drive, fetch, roster, stock
 from pipeline.execute.drive import Drive
 from pipeline.execute.feed import Feed
 from pipeline.execute.task import Done, Outcome
@@ -126,8 +126,9 @@ class _Other(WorkerPlugin):
 
 @pytest.mark.filterwarnings("always::pipeline.errors.HaloflowWarning")
 def test_a_worker_that_comes_late_with_other_versions_does_no_work(
-    small: Path, recwarn: pytest.WarningsRecorder
+    small: Path, recwarn: pytest.WarningsRecorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(stock, "BATCH", 0.02)  # so that there is work left for it
     outcomes: list[Outcome] = []
     with (
         LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0", silence_logs=50) as made,

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.execute.feed import Feed, Work
-from pipeline.execute.ranges import MOST, SHARE, Blocks, Ranges
+from pipeline.execute.ranges import AHEAD, MOST, SHARE, Blocks, Ranges
 from pipeline.geometry import Interval
 
 WORKERS = st.dictionaries(st.sampled_from("abcd"), st.integers(1, 4))
@@ -110,15 +110,26 @@ def test_what_a_lost_worker_had_goes_to_one_that_came():
 def test_batches_shrink_so_that_all_end_together_but_not_while_more_is_to_come():
     ranges = some(2 * 64, {"a": 1, "b": 1})
     sizes = []
-    while len(batch := ranges.take("a", 1e9)):
+    while len(batch := ranges.take("a", 24)):
         sizes.append(len(batch))
-        ranges.take("b", 1e9)
-    assert sizes[0] == 64 // SHARE
+        ranges.take("b", 24)
+    assert sizes[:2] == [24, (64 - 24) // SHARE]
     assert sizes[-1] == 1
     assert sizes == sorted(sizes, reverse=True)
     assert len(sizes) > SHARE
     assert len(some(128, {"a": 1}).take("a", 50, more=True)) == 50
-    assert len(some(128, {"a": 4}).take("a", 1e9)) == 128 // 4 // SHARE
+    assert len(some(128, {"a": 4}).take("a", 15)) == 15
+
+
+def test_what_is_sent_at_once_in_any_case_goes_as_one_batch_a_thread_and_only_at_first():
+    short = some(2 * 10, {"a": 1, "b": 1})
+    assert [len(short.take(worker, 10 / AHEAD)) for worker in "abab"] == [10, 10, 0, 0]
+    ranges = some(10, {"a": 3})
+    assert [len(ranges.take("a", 2)) for _ in range(4)] == [3, 3, 4, 0]
+    longer = some(10, {"a": 1})
+    assert [len(longer.take("a", 10 / AHEAD - 1)) for _ in range(3)] == [4, 3, 1]
+    longer.add(Interval(10, 14))
+    assert [len(longer.take("a", 100)) for _ in range(3)] == [2, 2, 1]
 
 
 def test_work_that_comes_up_is_given_before_what_nobody_has_looked_at():

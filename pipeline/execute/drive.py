@@ -14,13 +14,11 @@ from distributed import Client, KilledWorker
 from pipeline.errors import AGAIN, RunError, explain
 from pipeline.execute.feed import Feed
 from pipeline.execute.fetch import Fetch
+from pipeline.execute.ranges import AHEAD
 from pipeline.execute.roster import Roster
 from pipeline.execute.stock import Stock
 from pipeline.execute.task import Failed, Outcome
 from pipeline.geometry import Interval
-
-AHEAD = 2
-"""Futures per worker thread: one that runs and one that waits."""
 
 LAG = 0.2
 """Seconds that outcomes may wait on their worker, to be fetched several together: a fetch costs as much as a future."""
@@ -71,6 +69,7 @@ class Drive:
     """
 
     def __init__(self, client: Client, feed: Feed, submit: Callable[..., Any], stop: Callable[[], bool]) -> None:
+        self.client = client
         self.stock = Stock(feed)
         self.submit = submit
         self.stop = stop
@@ -176,8 +175,13 @@ class Drive:
         return AHEAD * sum(self.roster.threads.values())
 
     def _supply_all(self) -> None:
-        for worker in self.roster.threads:
-            self._supply(worker)
+        """Supply every worker, in the client's own thread: of what another sends, all but the first waits 10 ms."""
+
+        async def supply() -> None:
+            for worker in self.roster.threads:
+                self._supply(worker)
+
+        self.client.sync(supply)
 
     def _supply(self, worker: str) -> None:
         threads = self.roster.threads.get(worker, 0)

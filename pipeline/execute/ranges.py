@@ -6,17 +6,21 @@ and only work that is begun and not ended is known: the memory they take grows n
 """
 
 from bisect import bisect_right
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
 
 from pipeline.execute.feed import Work
 from pipeline.geometry import Interval
 
+AHEAD = 2
+"""Futures per worker thread: one that runs and one that waits."""
+
 SHARE = 2
 """When no more work is to come, a batch is at most one part in so many of what a thread of its worker has left.
 
-So all end at nearly the same time. With more parts short runs have more futures than that saves.
+So all end at nearly the same time. With more parts short runs have more futures than that saves. Where all that a
+thread gets is no more than it is sent at once in any case, it goes as one: in parts, a run of 0.2 s takes 0.22 s.
 """
 
 MOST = 1024
@@ -80,6 +84,8 @@ class Ranges:
     def __init__(self) -> None:
         self._left: dict[str, deque[Interval]] = {}
         self._threads: dict[str, int] = {}
+        self._given: Counter[str] = Counter()
+        """Batches that each worker has had."""
 
     def __len__(self) -> int:
         return sum(map(self._has, self._left))
@@ -117,13 +123,23 @@ class Ranges:
         if not mine:
             return Interval(0, 0)
         first = mine.popleft()
-        size = int(min(most, MOST))
-        left = (len(first) + self._has(worker)) // self._threads.get(worker, 1)
-        size = max(1, size if more else min(size, left // SHARE))
+        size = min(most, MOST)
+        if not more:
+            size = self._last(worker, size, len(first) + self._has(worker))
+        size = max(1, int(size))
+        self._given[worker] += 1
         stop = min(first.start + size, first.stop)
         if stop < first.stop:
             mine.appendleft(Interval(stop, first.stop))
         return Interval(first.start, stop)
+
+    def _last(self, worker: str, most: float, left: int) -> float:
+        """Return how many go as one of the blocks that a worker has left, when no more are to come."""
+        threads = self._threads.get(worker, 1)
+        waiting = threads - self._given[worker]  # threads that have had nothing
+        if waiting > 0 and left <= AHEAD * most * waiting:
+            return min(MOST, left // waiting)
+        return min(most, left // threads // SHARE)
 
     def _others(self) -> deque[Interval]:
         """Take the back half of what the one has who has the most, or all of it where its owner is gone."""

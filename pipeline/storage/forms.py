@@ -112,9 +112,9 @@ def root_files(
 ) -> dict[str, bytes]:
     """Return the files of a store's root, whose attributes may name thousands of features.
 
-    Zarr would copy these part by part and indent them, which takes a second where a layer has five hundred features.
+    Zarr would copy these part by part and indent all, which takes a second where a layer has five hundred features.
     """
     if form == 2:  # all that is consolidated holds the attributes, too
         return files(GroupMetadata(dict(attributes), form, together))
-    root = files(GroupMetadata({}, form, together))["zarr.json"]
-    return {"zarr.json": json.dumps({**json.loads(root), "attributes": attributes}).encode()}
+    root = GroupMetadata({}, form, together).to_dict()
+    return {"zarr.json": json.dumps({**root, "attributes": attributes}).encode()}
