@@ -1,5 +1,7 @@
 """Images to ingest, and what must hold of an ingest that succeeds or is refused."""
 
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,16 @@ COLOURS = ("red", "green", "blue", "alpha")
 
 def noise(*shape, dtype="uint8"):
     return RNG.integers(0, np.iinfo(dtype).max, shape, dtype, endpoint=True)
+
+
+def _chunk(kind, data):
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png(width, height, depth, colour, data):
+    """Return a PNG of these rows, each after the number of its filter."""
+    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + _chunk(b"IDAT", zlib.compress(data)) + _chunk(b"IEND", b"")
 
 
 def names(folder):

@@ -8,7 +8,7 @@ import zarr
 
 from pipeline.ingesting.ingest import ingest
 from pipeline.storage.images import open_image
-from tests.ingested import COLOURS, RNG, holds, noise
+from tests.ingested import COLOURS, RNG, holds, noise, png
 
 PICTURES = {
     "1": noise(101, 103) > 127,
@@ -35,6 +35,26 @@ def test_png_modes(tmp_path, mode, chunks):
     wanted = chunks if isinstance(chunks, tuple) else (chunks, chunks)
     assert made.chunks == tuple(map(min, wanted, values.shape))
     assert zarr.open_array(tmp_path / "a.zarr/0").chunks == (1, *made.chunks)
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("colour", [2, 4, 6])
+def test_png_colours_of_any_depth(tmp_path, colour, bits):
+    bands = {2: 3, 4: 2, 6: 4}[colour]
+    values = noise(5, 7, bands, dtype=f"uint{bits}")
+    rows = b"".join(b"\0" + row.astype(f">u{bits // 8}").tobytes() for row in values)
+    (tmp_path / "a.png").write_bytes(png(7, 5, bits, colour, rows))
+    ingest(tmp_path / "a.png", tmp_path / "a.zarr")
+    holds(tmp_path / "a.zarr", np.moveaxis(values, 2, 0), ("0", "alpha") if colour == 4 else COLOURS[:bands])
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_png_greys_of_few_bits_go_from_black_to_white(tmp_path, bits):
+    values = RNG.integers(0, 2**bits, (6, 8))
+    packed = np.packbits((values[..., None] >> np.arange(bits)[::-1] & 1).astype("uint8").reshape(6, -1), axis=1)
+    (tmp_path / "a.png").write_bytes(png(8, 6, bits, 0, b"".join(b"\0" + row.tobytes() for row in packed)))
+    ingest(tmp_path / "a.png", tmp_path / "a.zarr")
+    holds(tmp_path / "a.zarr", (values > 0 if bits == 1 else (values * 255 // (2**bits - 1)).astype("uint8"))[None])
 
 
 @pytest.mark.parametrize("transparency", [None, 3, bytes(range(256))])

@@ -8,6 +8,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from pipeline.describe import size
 from pipeline.errors import HaloflowError, InputError
 
 START = 32
@@ -109,6 +110,15 @@ class Format:
     name: str
     recognises: Callable[[bytes], bool]
     open: Callable[[Path, Opening], AbstractContextManager[Picture]]
+
+
+def check_whole(opening: Opening, extents: tuple[int, int], taken: int) -> None:
+    """Refuse an image that is decoded whole and would take more bytes than the memory."""
+    if taken > opening.limit:
+        raise InputError(
+            f"{opening.path}: decoding its {extents[0]} × {extents[1]} pixels takes about {size(taken)}, more than the "
+            f"memory of {size(opening.limit)}; allow more (--memory), or save it as a tiled TIFF"
+        )
 
 
 def names(bands: int, *, colour: bool, alpha: bool = True) -> tuple[str, ...]:

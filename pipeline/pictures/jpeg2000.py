@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import InputError
-from pipeline.pictures.base import Block, Format, Opening, Picture, names
-from pipeline.pictures.raster import check_whole
+from pipeline.pictures.base import Block, Format, Opening, Picture, check_whole, names
 from pipeline.pixels import stored_dtype
 
 _BOXES, _STREAM = b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51"
