@@ -179,6 +179,21 @@ def test_ome_tiff_names_and_sizes(tmp_path):
     assert (source.scale, source.units) == ((0.5, 0.25), ("nanometer", "nanometer"))
 
 
+def test_sides_of_a_pixel_in_two_units(tmp_path):
+    sizes = {"PhysicalSizeY": 0.5, "PhysicalSizeYUnit": "µm", "PhysicalSizeX": 250.0, "PhysicalSizeXUnit": "nm"}
+    places = {"PositionX": [3000.0], "PositionXUnit": ["nm"], "PositionY": [2.0], "PositionYUnit": ["µm"]}
+    metadata = {"axes": "YX", **sizes, "Plane": places}
+    tifffile.imwrite(tmp_path / "a.ome.tif", noise(9, 9), ome=True, metadata=metadata)
+    ingest(tmp_path / "a.ome.tif", tmp_path / "a.zarr")
+    source = open_image(str(tmp_path / "a.zarr"))
+    assert (source.scale, source.units) == ((0.5, 0.25), ("micrometer", "micrometer"))
+    assert source.translation == (2.0, 3.0)
+    tifffile.imwrite(tmp_path / "b.ome.tif", noise(9, 9), ome=True, metadata={**metadata, "PhysicalSizeXUnit": "pixel"})
+    ingest(tmp_path / "b.ome.tif", tmp_path / "b.zarr")
+    source = open_image(str(tmp_path / "b.zarr"))
+    assert (source.scale, source.units) == ((1.0, 1.0), (None, None))
+
+
 @pytest.mark.parametrize("spelt", ["\u00b5m", "\u03bcm", "um"])
 def test_micrometres_however_they_are_spelt(tmp_path, spelt):
     told = {f"PhysicalSize{axis}{end}": word for axis in "XY" for end, word in (("", 0.5), ("Unit", spelt))}

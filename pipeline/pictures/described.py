@@ -44,12 +44,23 @@ class Described:
                 return
             (given, kind), (wanted, other) = base_unit(unit), base_unit(mine)
             if unit == mine or (kind and kind == other):
-                self.translation[axis] = place if unit == mine else place * given / wanted
+                self.translation[axis] = place if unit == mine else place * (given / wanted)
 
-    def drop(self, axis: str) -> None:
-        """Forget all that is known of an axis."""
+    def agree(self) -> None:
+        """Say what is known of y and x in one unit, that of y; forget it where only one side of a pixel is known."""
+        mine, theirs = self.units.get("y"), self.units.get("x")
+        if mine == theirs:
+            return
+        (wanted, kind), (given, other) = base_unit(mine), base_unit(theirs)
+        if kind and kind == other:
+            for numbers in (self.scale, self.translation):
+                if "x" in numbers:
+                    numbers["x"] *= given / wanted
+            self.units["x"] = self.units["y"]
+            return
         for known in (self.scale, self.translation, self.units):
-            known.pop(axis, None)
+            for axis in "yx":
+                known.pop(axis, None)
 
 
 def described(tif: Any, series: Any) -> Described:
@@ -67,9 +78,7 @@ def described(tif: Any, series: Any) -> Described:
                     found.add(axis, 1e4 / number, "micrometer")
             if series.kind == "shaped":
                 _shaped(tif.shaped_metadata[0], found)
-    if len({found.units.get("y"), found.units.get("x")}) > 1:  # a pixel of which one side is known is of no use
-        for axis in "yx":
-            found.drop(axis)
+    found.agree()
     return found
 
 
