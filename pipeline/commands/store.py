@@ -32,7 +32,8 @@ def verify(
     found = check(job.output.store) if checksums else pipeline.verify(job, windows=windows, seed=seed)
     show(found, as_json=as_json, quiet=quiet)
     if not found.passed:
-        raise RunError(str(found) if as_json or quiet else f"{job.output.store} is not what it should be")
+        told = str(found) if as_json or quiet else f"{job.output.store} is not what it should be"
+        raise RunError(f"{told}; make it anew: haloflow run {config} --overwrite")
 
 
 @click.command()
