@@ -126,11 +126,17 @@ class _Frame:
         return away
 
 
+def _direction(angle: float) -> tuple[float, float]:
+    """Return cosine and sine; of whole quarters they are whole numbers, so that turns by these are exact."""
+    return round(float(np.cos(angle)), 15) + 0.0, round(float(np.sin(angle)), 15) + 0.0
+
+
 def _frame(spec: Generated, angle: float) -> _Frame:
     size = spec.size or 1
     at = np.arange(size) - (size - 1) / 2
     x, y = at[None, :], -at[:, None]
-    u, v = x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
+    cosine, sine = _direction(angle)
+    u, v = x * cosine + y * sine, y * cosine - x * sine
     thickness = spec.thickness or max(1.0, size / 6)
     return _Frame(u, v, angle, spec.sigma or size / 6, spec.radius or size / 3, thickness, spec)
 
@@ -159,7 +165,8 @@ def _laplacian(frame: _Frame) -> Values:
 
 def _gradient(smooth: Sequence[float], frame: _Frame) -> Values:
     across = np.outer(smooth, [-1.0, 0.0, 1.0])
-    values: Values = np.cos(frame.angle) * across - np.sin(frame.angle) * across.T
+    cosine, sine = _direction(frame.angle)
+    values: Values = cosine * across - sine * across.T
     return values
 
 
@@ -244,8 +251,7 @@ def copies(values: Values, rotate: int, scales: Sequence[float], around: float |
     planes = values if values.ndim == 3 else values[None]
     height, width = planes.shape[1:]
     angles = np.deg2rad(360 * np.arange(rotate) / rotate)
-    # So that whole quarters are exact, their sines and cosines are whole numbers.
-    turns = [(scale, round(np.cos(a), 12), round(np.sin(a), 12)) for scale in scales for a in angles]
+    turns = [(scale, *_direction(angle)) for scale in scales for angle in angles]
     tall = max(scale * (abs(c) * height + abs(s) * width) for scale, c, s in turns)
     wide = max(scale * (abs(s) * height + abs(c) * width) for scale, c, s in turns)
     canvas = (_like(tall, height), _like(wide, width))

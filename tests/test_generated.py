@@ -48,6 +48,13 @@ def test_gradients_are_scipys_along_x_and_up(kind, theirs):
 
 
 @pytest.mark.parametrize("kind", ["sobel", "prewitt"])
+def test_gradients_of_whole_quarters_are_whole_numbers(kind):
+    right, up = made(generate=kind)
+    assert {0.0, 1.0} <= set(np.abs(right).ravel()) <= {0.0, 1.0, 2.0}
+    assert np.array_equal(up, np.rot90(right))
+
+
+@pytest.mark.parametrize("kind", ["sobel", "prewitt"])
 def test_a_turned_gradient_is_the_slope_in_its_direction(kind):
     y, x = np.mgrid[:3, :3]
     for member, feature in enumerate(made(generate=kind, orientations=6)):
