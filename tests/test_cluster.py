@@ -189,6 +189,19 @@ def test_blocks_are_made_in_the_order_of_the_walk(small: Path, monkeypatch: pyte
     assert max(abs(block - place) for place, block in enumerate(made)) <= 3
 
 
+def test_first_batches_are_sent_from_the_clients_own_thread(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that they go in one message: of what another thread sends, all but the first waits 10 ms."""
+    sent, submit = list[bool](), Client.submit
+
+    def noted(self: Client, *words: object, **named: object) -> object:
+        sent.append(self.asynchronous)
+        return submit(self, *words, **named)
+
+    monkeypatch.setattr(Client, "submit", noted)
+    assert pipeline.run(cut(pipeline.plan(pipeline.load("config.yaml")), 8), "threads", workers=2).complete
+    assert sent[:2] == [True, True]
+
+
 def test_futures_are_bounded_and_a_failure_is_one_task(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     job = pipeline.load("config.yaml", ["output.chunks=1"])
     plan = cut(pipeline.plan(job), 8)
