@@ -46,9 +46,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
-def run(folder: Path, cluster: str = "serial", **output: Any) -> dict[str, list[np.ndarray]]:
-    made = job(folder, **output)
-    report = pipeline.run(pipeline.plan(made, memory="2GB"), cluster, workers=2, overwrite=True)
+def run(folder: Path, cluster: str = "serial", *, resume: bool = False, **output: Any) -> dict[str, list[np.ndarray]]:
+    plan = pipeline.plan(job(folder, **output), memory="2GB")
+    report = pipeline.run(plan, cluster, workers=2, overwrite=not resume, resume=resume)
     assert report.complete, report
     found = {}
     for name in ("match", "pool"):
@@ -238,6 +238,23 @@ def test_a_level_that_cannot_be_made_is_a_failure_and_the_store_is_not_complete(
     assert "no space left on device" in report.failures[0]["reason"]
     root = zarr.open_group(str(folder / "maps.zarr"), mode="r")
     assert root.attrs["_haloflow"]["complete"] is False
+
+
+@pytest.mark.parametrize("cluster", ["serial", "threads"])
+def test_levels_that_workers_did_not_make_are_made_by_a_resume(
+    folder: Path, cluster: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All tasks are recorded, so that nothing but levels is left."""
+    monkeypatch.setattr(pyramids, "SMALL", 0)  # all by the workers
+    peace = run(folder, chunks=64)
+    with monkeypatch.context() as patch:
+        patch.setattr(task, "make", lambda *_: 1 / 0)
+        assert not pipeline.run(pipeline.plan(job(folder, chunks=64)), cluster, overwrite=True).complete
+    again = run(folder, cluster, resume=True, chunks=64)
+    for name, levels in peace.items():
+        assert len(levels) > 1
+        for one, other in zip(levels, again[name], strict=True):
+            assert np.array_equal(one.view("u1"), other.view("u1"))
 
 
 def test_empty_space_stays_empty_in_every_level(tmp_path: Path) -> None:

@@ -210,7 +210,13 @@ class Course:
         self.account.image_done(image.source.path, opened.failed)
 
     def end(self) -> Report:
-        """Write the tables, and return what has happened."""
+        """Write the tables, and return what has happened.
+
+        Raises `RunError` where an image was begun and has not ended, whatever made the executor stop: no store is
+        marked as complete then.
+        """
+        if begun := {opened.image.source.path for opened in self.open.values()}:
+            raise RunError(f"{', '.join(sorted(begun))}: was begun and has not ended; {AGAIN}")
         if not (self.whole and self.account.is_idle and tables.are_there(self.plan)):
             # What is gone of the tables is in the records.
             for told in tables.finish(self.plan, self.account.lost):

@@ -43,7 +43,10 @@ class Feed:
 
     def take(self) -> Work | None:
         """Return the next work, or None where there is none now; more may come up when outcomes are known."""
-        return self._more.popleft() if self._more else next(self._works, None)
+        if not self._more and (work := next(self._works, None)):
+            return work
+        # To look at what is next may bring up more: an image of which only levels are left.
+        return self._more.popleft() if self._more else None
 
     def put_back(self, work: Work) -> None:
         """Give back what was taken: it is the next again."""
