@@ -217,13 +217,18 @@ def test_a_run_that_breaks_off_leaves_nothing_with_the_client(planes: Path) -> N
         assert pipeline.run(plan, client, resume=True).complete
 
 
-def test_a_client_that_is_closed_meanwhile_ends_its_run(planes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stock, "BATCH", 0.0)  # a future a task
+@pytest.mark.parametrize("own", [False, True])
+@pytest.mark.parametrize("batch", [0.0, 0.5])
+def test_a_client_that_is_closed_meanwhile_ends_its_run(
+    planes: Path, monkeypatch: pytest.MonkeyPatch, own: bool, batch: float
+) -> None:
+    """With a thread of its own for its messages, and with that of the cluster; with a future a task, and fewer."""
+    monkeypatch.setattr(stock, "BATCH", batch)
     plan = pipeline.plan(pipeline.load(MANY))
     with (
         LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0") as made,
         # As a default one, closed so, it would leave Dask's settings as if it were still there.
-        Client(made, set_as_default=False) as client,
+        Client(made.scheduler_address if own else made, set_as_default=False) as client,
     ):
 
         def close(event: Event) -> None:

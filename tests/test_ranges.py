@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.execute.feed import Feed, Work
-from pipeline.execute.ranges import AHEAD, MOST, SHARE, Blocks, Ranges
+from pipeline.execute.ranges import AHEAD, FEW, MOST, SHARE, Blocks, Ranges
 from pipeline.geometry import Interval
 
 WORKERS = st.dictionaries(st.sampled_from("abcd"), st.integers(1, 4))
@@ -121,15 +121,18 @@ def test_batches_shrink_so_that_all_end_together_but_not_while_more_is_to_come()
     assert len(some(128, {"a": 4}).take("a", 15)) == 15
 
 
-def test_what_is_sent_at_once_in_any_case_goes_as_one_batch_a_thread_and_only_at_first():
-    short = some(2 * 10, {"a": 1, "b": 1})
-    assert [len(short.take(worker, 10 / AHEAD)) for worker in "abab"] == [10, 10, 0, 0]
+def test_few_blocks_that_are_sent_at_once_in_any_case_go_as_one_batch_a_thread():
+    short = some(2 * FEW, {"a": 1, "b": 1})
+    assert [len(short.take(worker, FEW / AHEAD)) for worker in "abab"] == [FEW, FEW, 0, 0]
     ranges = some(10, {"a": 3})
     assert [len(ranges.take("a", 2)) for _ in range(4)] == [3, 3, 4, 0]
-    longer = some(10, {"a": 1})
-    assert [len(longer.take("a", 10 / AHEAD - 1)) for _ in range(3)] == [4, 3, 1]
-    longer.add(Interval(10, 14))
-    assert [len(longer.take("a", 100)) for _ in range(3)] == [2, 2, 1]
+    longer = some(FEW, {"a": 1})
+    assert [len(longer.take("a", FEW / AHEAD - 1)) for _ in range(3)] == [1, 1, 1]
+    more = some(FEW + 1, {"a": 1})
+    assert [len(more.take("a", 1e9)) for _ in range(3)] == [2, 1, 1]
+    later = some(FEW, {"a": 1})
+    assert len(later.take("a", 1)) == 1
+    assert len(later.take("a", 1e9)) == 1  # not the first that it gets
 
 
 def test_work_that_comes_up_is_given_before_what_nobody_has_looked_at():
@@ -149,3 +152,13 @@ def test_work_that_comes_up_is_given_before_what_nobody_has_looked_at():
     assert feed.take() is None
     feed.add(Work(10, None, [0]))
     assert feed.take().number == 10
+
+
+def test_work_that_comes_up_when_the_last_is_looked_at_is_not_passed_over():
+    def works():
+        feed.add(Work(9, None, [0]))  # as an image of which only levels of its pyramid are left
+        yield from ()
+
+    feed = Feed(works())
+    assert feed.take().number == 9
+    assert feed.take() is None

@@ -120,7 +120,7 @@ class Drive:
     def _fill(self) -> None:
         """Take up work, until the workers have enough of it for a while; they get it as it comes."""
         for _ in self.stock.fill(max(1, self._window)) if not self.stopped else ():
-            self._supply_all()
+            self._supply_together()
 
     def _land(self, future: Any) -> None:
         """Take note that a future has ended."""
@@ -175,13 +175,19 @@ class Drive:
         return AHEAD * sum(self.roster.threads.values())
 
     def _supply_all(self) -> None:
-        """Supply every worker, in the client's own thread: of what another sends, all but the first waits 10 ms."""
+        for worker in self.roster.threads:
+            self._supply(worker)
+
+    def _supply_together(self) -> None:
+        """Supply all in the client's own thread: of what another one sends, all but the first waits there for 10 ms."""
 
         async def supply() -> None:
-            for worker in self.roster.threads:
-                self._supply(worker)
+            self._supply_all()
 
-        self.client.sync(supply)
+        if self.client.status == "running":
+            self.client.sync(supply)
+        else:
+            self._supply_all()  # which says what has become of the client
 
     def _supply(self, worker: str) -> None:
         threads = self.roster.threads.get(worker, 0)
