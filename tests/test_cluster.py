@@ -1,6 +1,5 @@
 """Executors: one test suite for all of them, on the real photograph where it counts."""
 
-import asyncio
 import json
 import os
 import subprocess
@@ -170,58 +169,6 @@ def test_a_run_whose_workers_are_all_gone_ends_and_says_how_to_go_on(
     report = pipeline.run(plan, "serial", resume=True)
     assert report.complete
     assert 0 < report.resumed < plan.tasks
-
-
-def test_blocks_are_made_in_the_order_of_the_walk(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As far as that can be with two threads; otherwise their cache no longer has what the next block needs."""
-    monkeypatch.setattr(stock, "BATCH", 0.0)  # a future a task
-    monkeypatch.setattr(drive, "AHEAD", 8)
-    made, attempt = list[int](), cluster.attempt
-
-    def noted(plan: object, number: int, block: int, *more: object) -> object:
-        made.append(block)
-        return attempt(plan, number, block, *more)
-
-    monkeypatch.setattr(cluster, "attempt", noted)
-    plan = cut(pipeline.plan(pipeline.load("config.yaml", ["output.chunks=1"])), 4)
-    assert pipeline.run(plan, "threads", workers=2).complete
-    assert len(made) == plan.tasks > 30
-    assert max(abs(block - place) for place, block in enumerate(made)) <= 3
-
-
-def test_first_batches_are_sent_from_the_clients_own_thread(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that they go in one message: of what another thread sends, all but the first waits 10 ms."""
-    sent, submit = list[bool](), Client.submit
-
-    def noted(self: Client, *words: object, **named: object) -> object:
-        sent.append(self.asynchronous)
-        return submit(self, *words, **named)
-
-    monkeypatch.setattr(Client, "submit", noted)
-    assert pipeline.run(cut(pipeline.plan(pipeline.load("config.yaml")), 8), "threads", workers=2).complete
-    assert sent[:2] == [True, True]
-
-
-def test_futures_are_bounded_and_a_failure_is_one_task(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    job = pipeline.load("config.yaml", ["output.chunks=1"])
-    plan = cut(pipeline.plan(job), 8)
-    (small / "image.zarr/c/0/2/2").write_bytes(b"not a chunk")
-    most = 0
-    submit = Client.submit
-
-    def counted(self: Client, *words: object, **named: object) -> object:
-        nonlocal most
-        if not self.asynchronous:  # called from another thread
-            self.sync(asyncio.sleep, 0)  # what was given back is forgotten on the client's own thread
-        most = max(most, len(self.futures) + 1)
-        return submit(self, *words, **named)
-
-    monkeypatch.setattr(Client, "submit", counted)
-    report = pipeline.run(plan, "threads", workers=2)
-    assert plan.tasks > 8
-    assert most <= 2 * 2 * drive.AHEAD + 1  # on their way, and to be fetched
-    assert 0 < len(report.failures) < plan.tasks
-    assert report.done == plan.tasks - len(report.failures)
 
 
 class _Dying(WorkerPlugin):

@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,8 @@ import zarr
 
 import pipeline
 from pipeline import stack
-from pipeline.errors import OutputError, RunError
+from pipeline.errors import OutputError
 from pipeline.execute import running, task
-from pipeline.execute.feed import Feed
-from pipeline.execute.task import Outcome
 from pipeline.status import check
 from pipeline.storage import chunkfiles, lock, recorded, target
 from pipeline.storage.identity import DECIDING, digest
@@ -295,19 +293,3 @@ def test_what_another_run_made_since_the_look_is_not_replaced(small: Path, monke
             pipeline.run(plan, "serial", resume=resume)
         assert target.recorded(plan.store)["complete"] is True
         assert of()
-
-
-def test_a_store_is_not_complete_where_an_image_was_begun_and_has_not_ended(
-    many: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def lose(feed: Feed, *_: object) -> Iterator[Outcome]:
-        assert feed.take()
-        yield from ()
-
-    plan = pipeline.plan(pipeline.load("config.yaml"))
-    with monkeypatch.context() as patch:
-        patch.setattr(running.serial, "run", lose)
-        with pytest.raises(RunError, match=r"image.zarr: was begun and has not ended; .* --resume"):
-            pipeline.run(plan, "serial")
-    assert not target.recorded(Place.of("maps.zarr"))["complete"]
-    assert pipeline.run(plan, "serial", resume=True).complete
