@@ -60,7 +60,7 @@ def plan(
         job = job.opened_with(storage_options)
     limit = psutil.virtual_memory().total // (os.cpu_count() or 1) if memory is None else parse_size(memory)
     given, config = job.config.input, job.config.model_dump(mode="json")
-    places = find_apart(given.images, job.options)
+    places = find_apart(given.images, job.options, job.output.store)
     opener, planner = (
         Opener(given.level),
         Planner(job.stack.layers, job.scale, job.output, limit, kernel, complete=given.missing == "error"),

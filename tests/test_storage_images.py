@@ -2,7 +2,6 @@
 
 import copy
 import json
-import os
 import re
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from zarr.codecs import BloscCodec, GzipCodec, ZstdCodec
 from pipeline.errors import InputError
 from pipeline.geometry import Interval
 from pipeline.storage import alike
-from pipeline.storage.images import RESERVED, digest_of, find, find_apart, open_image, stem
+from pipeline.storage.images import digest_of, open_image
 from pipeline.storage.place import Place
 from tests.examples import described
 
@@ -203,79 +202,6 @@ def test_a_group_without_metadata_is_refused_whatever_lies_in_it(inside):
         Path("g.zarr", name).write_text(text)
     with pytest.raises(InputError, match=r"g\.zarr: is a Zarr group without OME-Zarr metadata, not an image"):
         open_image("g.zarr")
-
-
-def make(*names):
-    for name in names:
-        Path(name).parent.mkdir(parents=True, exist_ok=True)
-        zarr.create_array(name, shape=(4, 4), dtype="u1")
-
-
-def names(*patterns):
-    return [str(place) for place in find(patterns)]
-
-
-def test_globs_and_lists_name_each_image_once_and_in_order():
-    make("b.zarr", "a.zarr", "deep/c.zarr", "odd[1].zarr")
-    assert names("*.zarr") == ["a.zarr", "b.zarr", "odd[1].zarr"]
-    assert names("b.zarr/", "?.zarr", "b.zarr") == ["b.zarr", "a.zarr"]
-    assert names("odd[1].zarr") == ["odd[1].zarr"]  # what exists is no pattern
-    assert names("**/c.zarr") == ["deep/c.zarr"]
-    assert [stem(str(p)) for p in find_apart(["[ab].zarr"])] == ["a", "b"]
-
-
-@pytest.mark.parametrize(
-    "path",
-    ["*.tif", "none.zarr", "a\0b", "a" * 5000],
-)
-def test_what_names_no_image_is_refused(path):
-    with pytest.raises(InputError, match=re.escape(path) + ": there is no such image"):
-        find([path])
-
-
-@pytest.mark.parametrize("path", ["", " "])
-def test_an_empty_path_is_refused(path):
-    with pytest.raises(InputError, match=f"an image's path is '{path}': name an image"):
-        find([path])
-
-
-def test_a_path_that_is_no_text_is_refused():
-    path = Path(os.fsdecode(b"odd-\xff.zarr"))
-    path.mkdir()
-    for pattern in ("odd-*.zarr", str(path)):
-        with pytest.raises(InputError, match=r"odd-\\udcff\.zarr: the path is not UTF-8; rename it"):
-            find([pattern])
-
-
-def test_images_that_would_share_a_name_are_refused_with_both_paths():
-    make("one/a.zarr", "two/a.ome.zarr", f"{RESERVED}.zarr")
-    with pytest.raises(InputError, match=r"two/a\.ome\.zarr and one/a\.zarr would both be named 'a'"):
-        find_apart(["one/a.zarr", "two/a.ome.zarr"])
-    with pytest.raises(InputError, match="and the run's own records would both be named '_haloflow'"):
-        find_apart([f"{RESERVED}.zarr"])
-    for name in ("zarr.json", ".zgroup", ".zattrs", ".zmetadata", ".zarray"):
-        make(f"{name}.zarr")
-        with pytest.raises(InputError, match=rf"{name}.zarr and Zarr's own metadata would both be named '{name}'"):
-            find_apart([f"{name}.zarr"])
-
-
-@pytest.mark.parametrize(
-    ("path", "name"),
-    [
-        ("x/a.zarr/", "a"),
-        ("a.b.ome.zarr", "a.b"),
-        ("plain", "plain"),
-        (".zarr", ".zarr"),
-        ("x/a.ome.zarr.zip", "a"),
-        ("a.zip", "a"),
-        (".zip", ".zip"),
-        ("x.zarr/a.zarr", "a"),
-        ("s3://x/p.ome.zarr/A/1/0/", "p_A_1_0"),
-        ("x.zarr/../p.zarr/./0", "p_0"),
-    ],
-)
-def test_an_image_is_named_by_its_stem(path, name):
-    assert stem(path) == name
 
 
 def test_an_image_stored_as_y_x_c_is_told_what_to_do():

@@ -37,15 +37,19 @@ MAX_CHUNKS = 2**32
 """Of 1024 × 1024 pixels they are four million gigapixels, and can still be counted."""
 
 
-def find(patterns: Sequence[str], options: Mapping[str, Any] | None = None) -> list[Place]:
-    """Return the places that the user's paths and globs name; raises `InputError` where one names nothing."""
+def find(patterns: Sequence[str], options: Mapping[str, Any] | None = None, output: Place | None = None) -> list[Place]:
+    """Return the places that the user's paths and globs name; raises `InputError` where one names nothing.
+
+    No glob names the ``output``, which may stand beside the images.
+    """
     paths: list[str] = []
+    aside = output.real if output else ""
     for pattern in patterns:
         if not pattern.strip():
             raise InputError(f"an image's path is {pattern!r}: name an image")
         place = Place.of(pattern, options)
         if is_pattern(place):
-            found = [str(match) for match in matches(place)]
+            found = [str(match) for match in matches(place) if match.real != aside]
             if not found:
                 raise InputError(f"{pattern}: there is no such image")
             paths += found
@@ -54,6 +58,7 @@ def find(patterns: Sequence[str], options: Mapping[str, Any] | None = None) -> l
             paths.append(str(place))
             continue
         found = sorted(glob.iglob(place.root, recursive=True)) if glob.has_magic(pattern) else []
+        found = [path for path in found if Place.of(path).real != aside]
         if not found:
             raise InputError(f"{pattern}: there is no such image (relative to {Path.cwd()})")
         paths += found
@@ -64,10 +69,12 @@ def find(patterns: Sequence[str], options: Mapping[str, Any] | None = None) -> l
     return [Place.of(path, options) for path in dict.fromkeys(path.rstrip("/") or path for path in paths)]
 
 
-def find_apart(patterns: Sequence[str], options: Mapping[str, Any] | None = None) -> list[Place]:
+def find_apart(
+    patterns: Sequence[str], options: Mapping[str, Any] | None = None, output: Place | None = None
+) -> list[Place]:
     """Return what `find` does; raises `InputError` where two of the places would have one name in the output."""
     taken = {RESERVED: "the run's own records", **dict.fromkeys(METADATA, "Zarr's own metadata")}
-    places = find(patterns, options)
+    places = find(patterns, options, output)
     for place in places:
         name = stem(str(place))
         if name in taken:
