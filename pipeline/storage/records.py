@@ -36,6 +36,9 @@ from pipeline.storage.windows import Sight
 
 FOLDER = f"{RESERVED}/records"
 
+WAIT = 1.0
+"""Seconds of work whose records may wait where each write of them is an object."""
+
 _HEAD = struct.Struct("<II")
 
 
@@ -141,7 +144,8 @@ class Segments:
 class Segment:
     """One worker's records: a file that only grows, or where there are no files, an object for each `flush`.
 
-    Threads of a worker share it.
+    Threads of a worker share it. A record writes what waits for a flush, and itself, where that was last done `WAIT`
+    seconds ago: so a worker that is killed takes few with it.
     """
 
     def __init__(self, of: Segments) -> None:
@@ -150,6 +154,7 @@ class Segment:
         self._name = f"{FOLDER}/{of.counter:06}-{secrets.token_hex(6)}"
         self._file: int | None = None
         self._waiting: list[bytes] = []
+        self._written = time.monotonic()
         self._objects = 0
 
     def append(self, frame: list[Units] | Mapping[str, Any]) -> None:
@@ -163,16 +168,21 @@ class Segment:
                 self._put(self._opened(), _framed(packed))
             else:
                 self._waiting.append(_framed(packed))
+                if time.monotonic() - self._written >= WAIT:
+                    self._write()
 
     def flush(self) -> None:
         """Write what waits to be written; raises what the store raises, and then it waits still."""
         with self._lock:
-            if not self._waiting:
-                return
-            data = b"".join([_framed(self._header()), *self._waiting])
-            self._of.store.write(f"{self._name}-{self._objects:06}", data)
-            self._objects += 1
-            self._waiting.clear()
+            if self._waiting:
+                self._write()
+
+    def _write(self) -> None:
+        data = b"".join([_framed(self._header()), *self._waiting])
+        self._of.store.write(f"{self._name}-{self._objects:06}", data)
+        self._objects += 1
+        self._written = time.monotonic()
+        self._waiting.clear()
 
     def check(self) -> None:
         """Raise `OutputError` where a local store has been replaced since the segment was begun: begins it."""

@@ -1,0 +1,60 @@
+"""Records where there are no files: each write is an object, and little work waits for one."""
+
+from io import BytesIO
+
+import pytest
+
+from pipeline.storage import records
+from pipeline.storage.records import Segments, Units, frames_of
+
+
+class Bucket:
+    """A store that only takes objects."""
+
+    is_local = False
+
+    def __init__(self):
+        self.objects = {}
+
+    def write(self, key, data):
+        assert key not in self.objects
+        self.objects[key] = data
+
+
+def units(number):
+    return Units("image/pool/0", (0, number, 0), (1, 1, 1), (10,), (7,))
+
+
+def read(bucket):
+    """Return what the objects of a bucket hold besides their headers, object by object."""
+    found = []
+    for key in sorted(bucket.objects):
+        header, *frames = frames_of(BytesIO(bucket.objects[key]))
+        assert header["plan"] == "plan"
+        found.append([[Units.unpack(packed) for packed in frame] for frame in frames])
+    return found
+
+
+@pytest.mark.parametrize(("wait", "objects"), [(0.0, [[0], [1], [2]]), (1e9, [[0, 1, 2]])])
+def test_records_wait_for_a_flush_but_not_for_long(monkeypatch, wait, objects):
+    monkeypatch.setattr(records, "WAIT", wait)
+    bucket = Bucket()
+    segment = Segments(bucket, "plan", 1).begin()
+    for number in range(3):
+        segment.append([units(number)])
+    assert len(bucket.objects) == (3 if wait == 0 else 0)
+    segment.flush()
+    segment.flush()
+    assert read(bucket) == [[[units(number)] for number in numbers] for numbers in objects]
+
+
+def test_records_that_could_not_be_written_wait_still(monkeypatch):
+    monkeypatch.setattr(records, "WAIT", 0.0)
+    bucket = Bucket()
+    segment = Segments(bucket, "plan", 1).begin()
+    with monkeypatch.context() as patch:
+        patch.setattr(bucket, "write", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            segment.append([units(0)])
+    segment.append([units(1)])
+    assert read(bucket) == [[[units(0)], [units(1)]]]
