@@ -89,7 +89,7 @@ def test_a_store_that_was_tampered_with_is_not_verified(small: Path, haloflow: C
     code, out, err = haloflow("verify", "config.yaml")
     assert code == 3
     assert (out + err).count("image/pool y [0, 19), x [0, 18)") == 1
-    assert err == "error: maps.zarr is not what it should be; make it anew: haloflow run config.yaml --overwrite\n"
+    assert err == "error: maps.zarr is not what it should be; make it anew with 'haloflow run --overwrite'\n"
     code, out, err = haloflow("verify", "config.yaml", "--quiet")
     assert (code, out, err.count("image/pool y [0, 19), x [0, 18)")) == (3, "", 1)
 

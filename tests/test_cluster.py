@@ -77,7 +77,7 @@ def test_blue_marble_equals_the_whole_image(job: pipeline.Job, whole: dict[str, 
 
 def test_the_address_of_a_scheduler(small: Path) -> None:
     job = pipeline.load("config.yaml")
-    with LocalCluster(n_workers=1, processes=False, dashboard_address=None) as made:
+    with LocalCluster(n_workers=1, processes=False, dashboard_address="127.0.0.1:0") as made:
         report = pipeline.run(pipeline.plan(job), made.scheduler_address)
         assert report.complete
         with Client(made) as client:
@@ -89,7 +89,7 @@ def test_the_address_of_a_scheduler(small: Path) -> None:
 def test_a_worker_loads_neither_kernels_of_other_stacks_nor_what_only_a_client_asks(small: Path) -> None:
     plan = pipeline.plan(pipeline.load("config.yaml"))
     with (
-        LocalCluster(n_workers=1, dashboard_address=None) as made,
+        LocalCluster(n_workers=1, dashboard_address="127.0.0.1:0") as made,
         Client(made) as client,
     ):
         assert pipeline.run(plan, made.scheduler_address).complete
@@ -158,7 +158,7 @@ def test_a_run_whose_workers_are_all_gone_ends_and_says_how_to_go_on(
     monkeypatch.setattr(drive, "LOOK", 0.1)
     monkeypatch.setattr(stock, "BATCH", 0.0)  # a future a task, so that there are some left when the worker leaves
     plan = cut(pipeline.plan(pipeline.load("config.yaml", ["output.chunks=1"])), 4)
-    with LocalCluster(n_workers=1, processes=False, dashboard_address=None) as made:
+    with LocalCluster(n_workers=1, processes=False, dashboard_address="127.0.0.1:0") as made:
 
         def leave(event: Event) -> None:
             if isinstance(event, Progress):

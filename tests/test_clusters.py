@@ -179,7 +179,9 @@ def test_workers_of_other_versions_or_without_haloflow_are_refused_before_any_wo
 
 
 def test_an_open_scheduler_beyond_loopback_is_warned_of_in_a_line(small: Path, haloflow: Call) -> None:
-    with LocalCluster(n_workers=1, processes=False, protocol="tcp", host="127.0.0.1", dashboard_address=None) as made:
+    with LocalCluster(
+        n_workers=1, processes=False, protocol="tcp", host="127.0.0.1", dashboard_address="127.0.0.1:0"
+    ) as made:
         address = made.scheduler_address.replace("127.0.0.1", "0.0.0.0")  # noqa: S104 - another name of this machine
         code, _, err = haloflow("run", "config.yaml", "--cluster", address)
     assert code == 0, err

@@ -24,7 +24,7 @@ def test_a_store_is_not_complete_where_an_image_was_begun_and_has_not_ended(
     plan = pipeline.plan(pipeline.load("config.yaml"))
     with monkeypatch.context() as patch:
         patch.setattr(running.serial, "run", lose)
-        with pytest.raises(RunError, match=r"image.zarr: was begun and has not ended; .* --resume"):
+        with pytest.raises(RunError, match=r"image.zarr: was begun and has not ended, one of 1; .* --resume"):
             pipeline.run(plan, "serial")
     assert not target.recorded(Place.of("maps.zarr"))["complete"]
     assert pipeline.run(plan, "serial", resume=True).complete

@@ -111,7 +111,7 @@ class KubeCluster(LocalCluster):  # type: ignore[misc]  # distributed carries no
         quiet: bool = False,
     ) -> None:
         type(self).asked = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
-        super().__init__(n_workers=n_workers, threads_per_worker=1, processes=False, dashboard_address=None)
+        super().__init__(n_workers=n_workers, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0")
 
     def adapt(self, minimum: int | None = None, maximum: int | None = None) -> None:  # type: ignore[override]
         type(self).asked["adapt"] = (minimum, maximum)
@@ -153,7 +153,7 @@ def test_an_adaptive_cluster_grows_while_there_is_work(commands: None, monkeypat
         manager(f"{ROOT}/configs/clusters/pbs.yaml").grow(made, None)
     assert (asked["minimum"], asked["maximum"]) == (1, 40)
     with (
-        LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None) as busy,
+        LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0") as busy,
         Client(busy) as client,
     ):
         go = Event("go", client=client)

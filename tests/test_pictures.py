@@ -188,10 +188,14 @@ def test_sides_of_a_pixel_in_two_units(tmp_path):
     source = open_image(str(tmp_path / "a.zarr"))
     assert (source.scale, source.units) == ((0.5, 0.25), ("micrometer", "micrometer"))
     assert source.translation == (2.0, 3.0)
-    tifffile.imwrite(tmp_path / "b.ome.tif", noise(9, 9), ome=True, metadata={**metadata, "PhysicalSizeXUnit": "pixel"})
-    ingest(tmp_path / "b.ome.tif", tmp_path / "b.zarr")
-    source = open_image(str(tmp_path / "b.zarr"))
-    assert (source.scale, source.units) == ((1.0, 1.0), (None, None))
+    for name, told in {
+        "b": {"PhysicalSizeXUnit": "pixel"},
+        "c": {"PhysicalSizeX": 1e303, "PhysicalSizeXUnit": "m"},
+    }.items():
+        tifffile.imwrite(tmp_path / f"{name}.ome.tif", noise(9, 9), ome=True, metadata={**metadata, **told})
+        ingest(tmp_path / f"{name}.ome.tif", tmp_path / f"{name}.zarr")
+        source = open_image(str(tmp_path / f"{name}.zarr"))
+        assert (source.scale, source.units) == ((1.0, 1.0), (None, None))
 
 
 @pytest.mark.parametrize("spelt", ["\u00b5m", "\u03bcm", "um"])

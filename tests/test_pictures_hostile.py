@@ -39,15 +39,10 @@ def test_other_modes_are_refused_by_name(tmp_path, mode):
     refused(tmp_path, tmp_path / name, match="no image of a known format" if mode == "F" else f"mode {mode}")
 
 
-def test_a_colour_type_that_there_is_not(tmp_path):
-    (tmp_path / "a.png").write_bytes(png(2, 2, 8, 5, (b"\0" + bytes(2)) * 2))
-    refused(tmp_path, tmp_path / "a.png", match="colour type 5")
-
-
 def test_bombs_are_refused_before_they_are_decoded(tmp_path):
     (tmp_path / "a.png").write_bytes(png(100_000, 100_000, 8, 0, b"\0" * 99))
     text = refused(tmp_path, tmp_path / "a.png", match="100000 × 100000")
-    assert "18.6 GiB" in text
+    assert "27.9 GiB" in text
     assert "953.7 MiB" in text
     tifffile.imwrite(
         tmp_path / "a.tif",

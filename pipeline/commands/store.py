@@ -32,8 +32,8 @@ def verify(
     found = check(job.output.store) if checksums else pipeline.verify(job, windows=windows, seed=seed)
     show(found, as_json=as_json, quiet=quiet)
     if not found.passed:
-        told = str(found) if as_json or quiet else f"{job.output.store} is not what it should be"
-        raise RunError(f"{told}; make it anew: haloflow run {config} --overwrite")
+        told = f"{job.output.store} is not what it should be; make it anew with 'haloflow run --overwrite'"
+        raise RunError(f"{found}\n{told}" if as_json or quiet else told)
 
 
 @click.command()

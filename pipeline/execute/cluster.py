@@ -165,6 +165,8 @@ def run(
 
     drive = Drive(client, feed, submit, stop)
     try:
+        if client.status != "running":
+            raise ClosedClientError(f"the client is {client.status}")  # noqa: TRY301 - as register_plugin would
         client.register_plugin(plugin)
         yield from drive.outcomes()
     except (OSError, ClosedClientError) as error:  # distributed's other errors of a lost connection are OSErrors

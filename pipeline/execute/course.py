@@ -216,7 +216,7 @@ class Course:
         marked as complete then.
         """
         if begun := {opened.image.source.path for opened in self.open.values()}:
-            raise RunError(f"{', '.join(sorted(begun))}: was begun and has not ended; {AGAIN}")
+            raise RunError(f"{min(begun)}: was begun and has not ended, one of {len(begun)}; {AGAIN}")
         if not (self.whole and self.account.is_idle and tables.are_there(self.plan)):
             # What is gone of the tables is in the records.
             for told in tables.finish(self.plan, self.account.lost):

@@ -175,6 +175,7 @@ class Drive:
         return AHEAD * sum(self.roster.threads.values())
 
     def _supply_all(self) -> None:
+        """Send every worker what it may have."""
         for worker in self.roster.threads:
             self._supply(worker)
 

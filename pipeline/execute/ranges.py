@@ -25,8 +25,8 @@ So all end at nearly the same time. With more parts short runs have more futures
 FEW = 4
 """Blocks that go as one batch, where a thread gets no more of a run and by the forecast all of them at once.
 
-In parts a run of 0.2 s takes 0.22 s. With more blocks, or longer ones, it would tell if the forecast was wrong: of what
-goes as one, nothing is heard until all of it has ended, and nobody else can take a part.
+In parts a run of 0.2 s takes 0.22 s. They are few, since nothing is heard of a batch until all of it has ended, and
+nobody else can take a part of it: a forecast may be wrong.
 """
 
 MOST = 1024

@@ -44,23 +44,31 @@ class Described:
                 return
             (given, kind), (wanted, other) = base_unit(unit), base_unit(mine)
             if unit == mine or (kind and kind == other):
-                self.translation[axis] = place if unit == mine else place * (given / wanted)
+                self.translation[axis] = place if unit == mine else _times(place, given / wanted)
 
     def agree(self) -> None:
         """Say what is known of y and x in one unit, that of y; forget it where only one side of a pixel is known."""
-        mine, theirs = self.units.get("y"), self.units.get("x")
-        if mine == theirs:
+        if self.units.get("y") == self.units.get("x"):
             return
-        (wanted, kind), (given, other) = base_unit(mine), base_unit(theirs)
-        if kind and kind == other:
-            for numbers in (self.scale, self.translation):
-                if "x" in numbers:
-                    numbers["x"] *= given / wanted
-            self.units["x"] = self.units["y"]
+        (y, kind), (x, other) = base_unit(self.units.get("y")), base_unit(self.units.get("x"))
+        side = _times(self.scale.get("x", 0.0), x / y) if kind and kind == other else 0.0
+        if 0 < side < math.inf:
+            self.scale["x"], self.units["x"] = side, self.units["y"]
+            if "x" in self.translation:
+                self.translation["x"] = _times(self.translation["x"], x / y)
             return
         for known in (self.scale, self.translation, self.units):
             for axis in "yx":
                 known.pop(axis, None)
+
+
+def _times(number: float, factor: float) -> float:
+    """Return a number in another unit, without what binary fractions add to powers of ten.
+
+    >>> 1e-6 / 1e-9, _times(1.0, 1e-6 / 1e-9)
+    (999.9999999999999, 1000.0)
+    """
+    return float(f"{number * factor:.15g}")
 
 
 def described(tif: Any, series: Any) -> Described:
@@ -118,8 +126,10 @@ def _placed(told: Mapping[str, Any], first: Sequence[Mapping[str, Any]], found: 
 def _imagej(told: dict[str, Any], page: Any, found: Described) -> None:
     written = str(told.get("unit", ""))
     unit = UNITS.get(_SPELT.get(written, written))
+    down = str(told.get("yunit", written))
+    units = {"x": unit, "y": UNITS.get(_SPELT.get(down, down))}
     for axis, number in zip("xy", page.resolution, strict=True):  # pixels a unit; the tag's own unit says nothing
-        found.add(axis, 1 / number, unit)
+        found.add(axis, 1 / number, units[axis])
     found.add("z", told.get("spacing"), unit)
     found.add("t", told.get("finterval"), TIMES.get(str(told.get("tunit", "s")).removesuffix("ec")))
     labels = [str(label) for label in told.get("Labels", ())]
