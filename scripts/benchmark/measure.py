@@ -25,10 +25,6 @@ PLACES = {
 CHEAP = ("haloflow", "haloflow-1-worker", "limit", "onnxruntime", "scipy-fft", "scipy-correlate", "scipy-gaussian")
 """Who competes in the quick form: nothing beyond the packages of the tests."""
 
-BRIEF = 1.0
-"""Seconds: who takes less runs once more, and only that counts. Else the limit, which comes after Haloflow, would find
-processors and memory warm, and Haloflow would find them as the slowest peer left them."""
-
 
 @dataclass
 class Result:
@@ -85,7 +81,7 @@ def measure(room: Room, names: list[str], rounds: int) -> Measured:
             try:
                 if not number:
                     entered[name] = _enter(room, name)
-                seconds = _timed(entered[name])
+                seconds = _run(entered[name])
                 if number:
                     result.seconds.append(seconds)
                 else:
@@ -116,15 +112,6 @@ def _enter(room: Room, name: str) -> Contestant:
     contestant.prepare()
     room.clear(name)
     return contestant
-
-
-def _timed(contestant: Contestant) -> float:
-    """Return the seconds of a run; where that was brief, of one more."""
-    seconds = _run(contestant)
-    if seconds >= BRIEF:
-        return seconds
-    contestant.room.clear(contestant.name)
-    return _run(contestant)
 
 
 def _run(contestant: Contestant) -> float:
