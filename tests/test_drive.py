@@ -4,10 +4,14 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from distributed import Client
+from distributed import Client, LocalCluster
 
 import pipeline
+from pipeline.errors import RunError
 from pipeline.execute import cluster, drive, stock
+from pipeline.execute.feed import Feed
+from pipeline.storage.place import Place
+from pipeline.storage.records import Segments
 from tests.test_cluster import cut
 
 
@@ -61,3 +65,12 @@ def test_futures_are_bounded_and_a_failure_is_one_task(small: Path, monkeypatch:
     assert most <= 2 * 2 * drive.AHEAD + 1  # on their way, and to be fetched
     assert 0 < len(report.failures) < plan.tasks
     assert report.done == plan.tasks - len(report.failures)
+
+
+def test_a_client_that_is_closed_before_the_first_message_ends_its_run(small: Path) -> None:
+    plan = pipeline.plan(pipeline.load("config.yaml"))
+    with LocalCluster(n_workers=1, processes=False, dashboard_address="127.0.0.1:0") as made:
+        client = Client(made, set_as_default=False)
+        client.close()
+        with pytest.raises(RunError, match=r"was lost \(the client is closed\); .* go on with --resume"):
+            list(cluster.run(Feed.of(plan.images), client, Segments(Place.of(str(small / "none")), "", 1)))

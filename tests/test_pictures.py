@@ -198,6 +198,14 @@ def test_sides_of_a_pixel_in_two_units(tmp_path):
         assert (source.scale, source.units) == ((1.0, 1.0), (None, None))
 
 
+def test_sides_of_a_pixel_in_two_units_of_imagej(tmp_path):
+    metadata = {"axes": "YX", "unit": "um", "yunit": "mm"}
+    tifffile.imwrite(tmp_path / "a.tif", noise(9, 9), imagej=True, resolution=(2, 4), metadata=metadata)
+    ingest(tmp_path / "a.tif", tmp_path / "a.zarr")
+    source = open_image(str(tmp_path / "a.zarr"))
+    assert (source.scale, source.units) == ((0.25, 0.0005), ("millimeter", "millimeter"))
+
+
 @pytest.mark.parametrize("spelt", ["\u00b5m", "\u03bcm", "um"])
 def test_micrometres_however_they_are_spelt(tmp_path, spelt):
     told = {f"PhysicalSize{axis}{end}": word for axis in "XY" for end, word in (("", 0.5), ("Unit", spelt))}

@@ -163,20 +163,24 @@ def run(
     def submit(works: list[Work], key: str, **where: Any) -> Any:
         return client.submit(_work, plugin.name, _packed(works, stack), key=f"{plugin.name}-{key}", pure=False, **where)
 
+    if client.status != "running":
+        raise _lost(f"the client is {client.status}")
     drive = Drive(client, feed, submit, stop)
     try:
-        if client.status != "running":
-            raise ClosedClientError(f"the client is {client.status}")  # noqa: TRY301 - as register_plugin would
         client.register_plugin(plugin)
         yield from drive.outcomes()
     except (OSError, ClosedClientError) as error:  # distributed's other errors of a lost connection are OSErrors
-        raise RunError(f"the connection to the scheduler was lost ({explain(error)}); {AGAIN}") from None
+        raise _lost(explain(error)) from None
     finally:
         drive.end()
         # Not there if the run ended before it was sent; gone with the scheduler; and a worker that hangs never answers.
         with suppress(OSError, ValueError, TimeoutError):
             if client.status == "running":
                 client.sync(_forget, client, plugin.name, callback_timeout=PATIENCE)
+
+
+def _lost(why: str) -> RunError:
+    return RunError(f"the connection to the scheduler was lost ({why}); {AGAIN}")
 
 
 async def _forget(client: Client, name: str) -> None:

@@ -62,7 +62,8 @@ class Report:
             f"results in {self.store}"
         ]
         if self.missing_chunks:
-            lines.append(f"{self.missing_chunks} chunks of the input are not stored: they count as its fill value")
+            chunks, are = counted(self.missing_chunks, "chunk"), "is" if self.missing_chunks == 1 else "are"
+            lines.append(f"{chunks} of the input {are} not stored: taken as its fill value")
         lines += self.decided.lines() if self.decided else []
         lines += [f"table: {path}" for path in self.tables]
         return "\n".join([*lines, *self.failed])

@@ -16,6 +16,7 @@ START = 32
 
 AXES = ("t", "c", "z", "y", "x")
 COLOURS = ("red", "green", "blue", "alpha")
+GREY_ALPHA = ("0", "alpha")
 UNITS = {
     "km": "kilometer",
     "hm": "hectometer",

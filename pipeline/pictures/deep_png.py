@@ -10,10 +10,12 @@ import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.pictures.base import Block, Format, Opening, Picture, check_whole, names
+from pipeline.pictures.base import GREY_ALPHA, Block, Format, Opening, Picture, check_whole, names
 
-_SIGN = b"\x89PNG\r\n\x1a\n"
-_CHANNELS = {2: names(3, colour=True), 4: ("0", "alpha"), 6: names(4, colour=True)}
+PNG = b"\x89PNG\r\n\x1a\n"
+"""How every PNG begins."""
+
+_CHANNELS = {2: names(3, colour=True), 4: GREY_ALPHA, 6: names(4, colour=True)}
 """Of the colour types in a file's head (ISO/IEC 15948, 11.2.1)."""
 
 
@@ -33,7 +35,7 @@ def _open(source: Path, opening: Opening) -> Iterator[Picture]:
 
 
 def _recognises(start: bytes) -> bool:
-    return start.startswith(_SIGN) and start[24:25] == b"\x10" and start[25:26] in (b"\2", b"\4", b"\6")
+    return start.startswith(PNG) and start[24:25] == b"\x10" and start[25:26] in (b"\2", b"\4", b"\6")
 
 
 FORMAT = Format("PNG with 16 bits a colour", _recognises, _open)

@@ -124,13 +124,11 @@ def _placed(told: Mapping[str, Any], first: Sequence[Mapping[str, Any]], found: 
 
 
 def _imagej(told: dict[str, Any], page: Any, found: Described) -> None:
-    written = str(told.get("unit", ""))
-    unit = UNITS.get(_SPELT.get(written, written))
-    down = str(told.get("yunit", written))
-    units = {"x": unit, "y": UNITS.get(_SPELT.get(down, down))}
+    written = {axis: str(told.get(f"{axis}unit", told.get("unit", ""))) for axis in "zyx"}
+    units = {axis: UNITS.get(_SPELT.get(word, word)) for axis, word in written.items()}
     for axis, number in zip("xy", page.resolution, strict=True):  # pixels a unit; the tag's own unit says nothing
         found.add(axis, 1 / number, units[axis])
-    found.add("z", told.get("spacing"), unit)
+    found.add("z", told.get("spacing"), units["z"])
     found.add("t", told.get("finterval"), TIMES.get(str(told.get("tunit", "s")).removesuffix("ec")))
     labels = [str(label) for label in told.get("Labels", ())]
     if len(labels) == int(told.get("channels", 1)):

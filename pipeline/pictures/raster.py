@@ -12,9 +12,10 @@ from PIL.PngImagePlugin import PngImageFile
 
 from pipeline.errors import InputError
 from pipeline.pictures import deep_png
-from pipeline.pictures.base import Block, Format, Opening, Picture, check_whole, names
+from pipeline.pictures.base import GREY_ALPHA, Block, Format, Opening, Picture, check_whole, names
+from pipeline.pictures.deep_png import PNG
 
-_PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
+_JPEG = b"\xff\xd8\xff"
 _MODES = {"1": 1, "L": 1, "LA": 2, "I;16": 1, "RGB": 3, "RGBA": 4, "P": 3}
 
 
@@ -22,7 +23,7 @@ _MODES = {"1": 1, "L": 1, "LA": 2, "I;16": 1, "RGB": 3, "RGBA": 4, "P": 3}
 def _open(source: Path, opening: Opening) -> Iterator[Picture]:
     path = opening.path
     with source.open("rb") as file:
-        png = file.read(len(_PNG)) == _PNG
+        png = file.read(len(PNG)) == PNG
         file.seek(0)
         # Not through PIL.Image.open, which warns of large images before ours, the user's, limit is checked.
         image: Any = PngImageFile(file) if png else JpegImageFile(file)
@@ -48,12 +49,12 @@ def _open(source: Path, opening: Opening) -> Iterator[Picture]:
             values = values.view("uint8") != 0  # Pillow's True is a byte of 255, NumPy's and Zarr's is 1
         return np.moveaxis(values, 2, 0) if values.ndim == 3 else values[None]
 
-    channels = ("0", "alpha") if bands == 2 else names(bands, colour=bands >= 3)
+    channels = GREY_ALPHA if bands == 2 else names(bands, colour=bands >= 3)
     yield Picture(channels, (image.height, image.width), dtype, read)
 
 
 def _recognises(start: bytes) -> bool:
-    return start.startswith((_PNG, _JPEG)) and not deep_png.FORMAT.recognises(start)
+    return start.startswith((PNG, _JPEG)) and not deep_png.FORMAT.recognises(start)
 
 
 FORMAT = Format("PNG or JPEG", _recognises, _open)

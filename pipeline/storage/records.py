@@ -178,6 +178,7 @@ class Segment:
                 self._write()
 
     def _write(self) -> None:
+        """Write what waits as an object; whoever asks for it holds the lock."""
         data = b"".join([_framed(self._header()), *self._waiting])
         self._of.store.write(f"{self._name}-{self._objects:06}", data)
         self._objects += 1
