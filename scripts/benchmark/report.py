@@ -11,7 +11,7 @@ from matplotlib import pyplot as plt
 
 from benchmark.jobs import Job
 from benchmark.judge import Verdict, judge, speed
-from benchmark.measure import Measured, Result
+from benchmark.measure import BRIEF, Measured, Result
 
 mpl.use("Agg")
 
@@ -60,7 +60,8 @@ def _head(machine: Mapping[str, Any], rounds: int) -> list[str]:
     versions = ", ".join(f"{name} {number}" for name, number in machine["versions"].items() if number)
     return [
         f"{machine['processor']}, {machine['cores']} cores, {machine['memory'] / 2**30:.0f} GiB, {machine['system']}, "
-        f"Python {machine['python']}, {machine['date'][:10]}; two workers of one thread; medians of {rounds} rounds.",
+        f"Python {machine['python']}, {machine['date'][:10]}; two workers of one thread; medians of {rounds} rounds; "
+        f"of two runs in a row the second, where Haloflow takes less than {BRIEF:g} s.",
         "",
         f"{versions}.",
     ]
