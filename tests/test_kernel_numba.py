@@ -62,13 +62,19 @@ def test_layers_in_one_pass_have_the_bits_of_one_after_another(chain, seed):
         np.testing.assert_allclose(together, plain, rtol=0, atol=TOLERANCE * np.abs(plain).max())
 
 
+@pytest.mark.parametrize("between", ["relu", "bias, relu", "clip", "clip at -0", "nothing"])
 @pytest.mark.parametrize("width", [2, 9, 16, 31, 32, 33, 64, 100, 129])
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 8])
-def test_squares_of_sums_in_registers_have_the_bits_of_sums_and_then_squares(count, width):
+def test_squares_of_sums_in_registers_have_the_bits_of_sums_and_then_squares(count, width, between):
     """Rows shorter than what registers take at a time and longer, an odd last row, and features in several groups."""
     strides = ((1, 1), (1, 2), (3, 1))[width % 3]
-    first = convolution(2, count, (3, 4), bias=0.5, stride=strides)
-    operations = first, other("relu", count), other("pool", count)
+    first = convolution(2, count, (3, 4), bias=0.5 if "bias" in between else 0.0, stride=strides)
+    steps = {
+        "clip": [other("clip", count, low=-0.25, high=0.5)],
+        "clip at -0": [other("clip", count, low=-0.0, high=4.0), other("normalise", count, scale=2.0)],
+        "nothing": [],
+    }
+    operations = first, *steps.get(between, [other("relu", count)]), other("pool", count)
     block, _ = block_for(first, (7, 2 * width + width % 2))
     for values in (block, with_special_values(block)):
         together = kernel_for(operations, "numba")(values)

@@ -12,7 +12,7 @@ from pipeline.compiled.lanes import maps_of, rest
 from pipeline.compiled.storing import look_at, store
 from pipeline.compiled.vector import run_rows
 
-MADE_WITH = {"gather": "e3e0aca4b916", "lanes": "226a31a48a2a", "storing": "1996661fcb80", "vector": "3f973fb08409"}
+MADE_WITH = {"gather": "e3e0aca4b916", "lanes": "226a31a48a2a", "storing": "1996661fcb80", "vector": "cea08ad47f18"}
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

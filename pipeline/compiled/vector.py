@@ -61,7 +61,8 @@ def _micro(features: int, *, pooled: bool) -> Any:
 
     It makes those at ``source[s + x]`` and after it, for each of ``LANES · VECTORS[features]`` pixels x, and writes
     them to ``target[d + f · plane + x]``. Or ``pooled``: those of ``LANES · PAIRS[features]`` pixels and as many in the
-    row ``pitch`` further on, and the greatest of each square of 2 × 2 of them, with 0 added.
+    row ``pitch`` further on, and the greatest of each square of 2 × 2 of them, with 0 added; or ``floors[m + f]`` where
+    that is greater. ``pair`` is (pitch, floors, m) then, and else None.
     """
     vectors = PAIRS[features] if pooled else VECTORS[features]
 
@@ -70,7 +71,6 @@ def _micro(features: int, *, pooled: bool) -> Any:
         typing: Any,
         source: Any,
         s: Any,
-        pitch: Any,
         offsets: Any,
         weights: Any,
         w: Any,
@@ -78,16 +78,22 @@ def _micro(features: int, *, pooled: bool) -> Any:
         target: Any,
         d: Any,
         plane: Any,
+        pair: Any,
     ) -> Any:
         del typing
-        signature = types.void(source, s, pitch, offsets, weights, w, taps, target, d, plane)
+        signature = types.void(source, s, offsets, weights, w, taps, target, d, plane, pair)
 
         def generate(context: Any, builder: Any, signature: Any, given: Any) -> Any:
             source, offsets, weights, target = (
-                context.make_array(signature.args[place])(context, builder, given[place]).data for place in (0, 3, 4, 7)
+                context.make_array(signature.args[place])(context, builder, given[place]).data for place in (0, 2, 3, 6)
             )
-            s, pitch, w, taps, d, plane = (given[place] for place in (1, 2, 5, 6, 8, 9))
-            starts = [s, builder.add(s, pitch)] if pooled else [s]
+            s, w, taps, d, plane, pair = (given[place] for place in (1, 4, 5, 7, 8, 9))
+            starts = [s]
+            if pooled:
+                pitch, floors, m = cgutils.unpack_tuple(builder, pair)
+                starts.append(builder.add(s, pitch))
+                kind = signature.args[9][1]
+                lowest = builder.gep(context.make_array(kind)(context, builder, floors).data, [m])
             tables = offsets, builder.gep(weights, [w]), taps
             made = _sums(builder, source, starts, tables, features, vectors)
             for f in range(features):
@@ -96,6 +102,8 @@ def _micro(features: int, *, pooled: bool) -> Any:
                 if pooled:
                     pixels = [extreme(builder, ">", *pair) for pair in zip(made[0][f], made[1][f], strict=True)]
                     pixels = [squares(builder, *pixels[v : v + 2]) for v in range(0, vectors, 2)]
+                    floor = alike(builder, builder.load(builder.gep(lowest, [I64(f)])))
+                    pixels = [extreme(builder, ">", vector, floor) for vector in pixels]
                 for v, vector in enumerate(pixels):
                     builder.store(vector, at(builder, row, I64(v * LANES)), align=4)
             return context.get_dummy_value()
@@ -127,30 +135,30 @@ def _correlate(source, s, offsets, weights, w, features, target, d, plane, colum
     for start in range(0, columns, width):
         x = min(start, columns - width)
         if features == 1:
-            _micro1(source, s + x, 0, offsets, weights, w, taps, target, d + x, plane)
+            _micro1(source, s + x, offsets, weights, w, taps, target, d + x, plane, None)
         elif features == 2:
-            _micro2(source, s + x, 0, offsets, weights, w, taps, target, d + x, plane)
+            _micro2(source, s + x, offsets, weights, w, taps, target, d + x, plane, None)
         elif features == 3:
-            _micro3(source, s + x, 0, offsets, weights, w, taps, target, d + x, plane)
+            _micro3(source, s + x, offsets, weights, w, taps, target, d + x, plane, None)
         else:
-            _micro4(source, s + x, 0, offsets, weights, w, taps, target, d + x, plane)
+            _micro4(source, s + x, offsets, weights, w, taps, target, d + x, plane, None)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _correlate_pooled(source, s, pitch, offsets, weights, w, features, target, d, plane, columns):
+def _correlate_pooled(source, s, offsets, weights, w, features, target, d, plane, pair, columns):
     """Make one row of pooled maps of two rows of sums; the last run of vectors goes back over pixels already made."""
     taps = len(offsets)
     width = (_POOLED1, _POOLED2, _POOLED3, _POOLED4)[features - 1]
     for start in range(0, columns, width):
         x = min(start, columns - width)
         if features == 1:
-            _pooled1(source, s + 2 * x, pitch, offsets, weights, w, taps, target, d + x, plane)
+            _pooled1(source, s + 2 * x, offsets, weights, w, taps, target, d + x, plane, pair)
         elif features == 2:
-            _pooled2(source, s + 2 * x, pitch, offsets, weights, w, taps, target, d + x, plane)
+            _pooled2(source, s + 2 * x, offsets, weights, w, taps, target, d + x, plane, pair)
         elif features == 3:
-            _pooled3(source, s + 2 * x, pitch, offsets, weights, w, taps, target, d + x, plane)
+            _pooled3(source, s + 2 * x, offsets, weights, w, taps, target, d + x, plane, pair)
         else:
-            _pooled4(source, s + 2 * x, pitch, offsets, weights, w, taps, target, d + x, plane)
+            _pooled4(source, s + 2 * x, offsets, weights, w, taps, target, d + x, plane, pair)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -226,6 +234,9 @@ def run_rows(source, pitch, offsets, weights, groups, rows, columns, codes, para
     for g in range(len(groups)):
         least = (_POOLED1, _POOLED2, _POOLED3, _POOLED4)[groups[g, 2] - 1]
         paired &= 0 < least <= width
+    # A floor that comes first after pooling costs nothing where the sums are.
+    folded = before < steps and codes[before] == FLOOR
+    floors = parameters[before] if folded else np.full(maps, -np.inf, np.float32)
     upto = 0
     for o in range(height):
         first = o * tall_stride
@@ -236,7 +247,6 @@ def run_rows(source, pitch, offsets, weights, groups, rows, columns, codes, para
                 _correlate_pooled(
                     source,
                     groups[g, 0] + first * pitch,
-                    pitch,
                     offsets,
                     weights,
                     groups[g, 1],
@@ -244,6 +254,7 @@ def run_rows(source, pitch, offsets, weights, groups, rows, columns, codes, para
                     made,
                     groups[g, 3] * beside + o * below,
                     beside,
+                    (pitch, floors, groups[g, 3]),
                     width,
                 )
             upto = last
@@ -276,7 +287,7 @@ def run_rows(source, pitch, offsets, weights, groups, rows, columns, codes, para
                 if not in_registers:
                     rows_of = first, last, ring, m * plane
                     pool(kept, rows_of, columns, wide_window, wide_stride, op, tall, made, to, width)
-                for p in range(before, steps):
+                for p in range(before + (in_registers and folded), steps):
                     _point(made, to, to + width, codes[p], parameters[p, m])
                 if signed:
                     _point(made, to, to + width, ADD, np.float32(0))
