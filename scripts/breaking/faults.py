@@ -120,8 +120,11 @@ def clients(room: Room, count: int, rng: random.Random) -> Row:
 
 
 def resume(room: Room, row: Row, ended: Ended, injected: int, under_way: int, *words: str) -> None:
-    """Go on with a store, and count the write units of which anything stood in it and which were made again."""
-    stood = {path.relative_to(path.parents[1]) for path in files(room.folder / STORE)}
+    """Go on with a store, and count the write units of which anything stood in it and which were made again.
+
+    Levels of a pyramid are not counted: they are made again where a run goes on.
+    """
+    stood = {path.relative_to(path.parents[1]) for path in files(room.folder / STORE, "0")}
     if ended.code:
         ended = row.take(room.run(STORE, "--resume", *words))
         row.resumed += 1

@@ -19,8 +19,11 @@ import zarr
 
 import pipeline
 
-# Tasks of one write unit each, so that there are many to break.
-SMALL = "import pipeline.planner as planner; planner.TASK_PIXELS = 0; from pipeline.cli import main; main()"
+# Tasks of one write unit each, so that there are many to break, and levels that workers make, however small.
+SMALL = (
+    "from pipeline import planner; from pipeline.execute import pyramids; planner.TASK_PIXELS = pyramids.SMALL = 0; "
+    "from pipeline.cli import main; main()"
+)
 
 ENDS = 60.0
 """Seconds within which a command must end once it is broken, and every process of it must be gone."""
@@ -44,7 +47,7 @@ class Room:
     maps: int = 32
     whole: dict[str, bytes] = field(init=False)
     files: int = field(init=False)
-    """Of the maps' data: a write unit has one for each channel."""
+    """Of the maps' data, all levels: a write unit has one for each channel."""
     channels: int = 4
 
     def __post_init__(self) -> None:
@@ -63,7 +66,7 @@ class Room:
                 {"type": "convolution", "features": list(second)},
                 {"type": "pool", "window": 2, "stride": 2},
             ],
-            "output": {"store": "maps.zarr", "chunks": 32, "dtype": "float16"},
+            "output": {"store": "maps.zarr", "chunks": 32, "dtype": "float16", "pyramid": "mean"},
         }
         (self.folder / "config.yaml").write_text(yaml.safe_dump(config))
         with chdir(self.folder), patch("pipeline.planner.TASK_PIXELS", 0):
@@ -169,9 +172,9 @@ def kill(process: psutil.Process, number: int = signal.SIGKILL) -> bool:
     return True
 
 
-def files(store: Path) -> list[Path]:
-    """Return the files of the maps' data that stand in a store, those that are half written aside."""
-    return [path for path in store.glob("image/pool/0/c/*/*/*") if path.suffix != ".partial"]
+def files(store: Path, level: str = "*") -> list[Path]:
+    """Return the files of the maps' data that stand in a store, of one level or all; not those half written."""
+    return [path for path in store.glob(f"image/pool/{level}/c/*/*/*") if path.suffix != ".partial"]
 
 
 def recorded(store: Path) -> dict[str, Any]:
