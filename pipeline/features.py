@@ -147,6 +147,11 @@ def make_all(name: str, spec: FeatureSpec, crop: Crop) -> dict[str, NDArray[np.f
     if isinstance(spec, Generated):
         _refuse_crowd(name, (spec.size or 1) ** 2, spec.members or 1)
     members = draw(spec) if isinstance(spec, Generated) else [make(name, spec, crop)]
+    if isinstance(spec, Generated) and not all(values.any() for values in members):
+        other = "another size or wavelength" if spec.generate == "gabor" else "a larger size"
+        raise FeatureError(
+            f"feature '{name}': a {spec.generate} of size {spec.size} is 0 at every pixel; give it {other}"
+        )
     if not isinstance(spec, str) and (spec.rotate is not None or spec.scale is not None):
         scales = spec.scale or (1.0,)
         height, width = members[0].shape[-2:]

@@ -24,6 +24,9 @@ LARGEST = 1024
 MOST = 256
 """The members of a family at the most."""
 
+_ROUNDING = 1e-9
+"""What a gabor's values reach at the least; below it they are what rounding leaves of 0."""
+
 Size = Annotated[int, Field(ge=1, le=LARGEST)]
 Width = Annotated[Finite, Field(ge=1 / LARGEST, le=LARGEST)]
 Times = Annotated[int, Field(ge=1, le=360)]
@@ -175,8 +178,9 @@ def _gabor(frame: _Frame) -> Values:
     bell = _bell(frame.away, frame.sigma)
     values: Values = bell * np.cos(2 * np.pi * frame.u / length - np.deg2rad(frame.spec.phase or 0.0))
     values -= bell * values.sum()  # no answer to what is flat
-    values /= np.abs(values).max() or 1
-    return values
+    greatest = np.abs(values).max()
+    # Where every pixel lies in the middle between two stripes, what is left is rounding.
+    return values / greatest if greatest > _ROUNDING else np.zeros_like(values)
 
 
 def _arm(along: Values, beside: Values) -> Values:

@@ -224,3 +224,17 @@ def test_a_family_that_cannot_be_is_refused_in_the_users_words(features, layer, 
 def test_a_family_too_large_is_refused_before_it_is_made(spec, words):
     with pytest.raises(FeatureError, match=re.escape(words)):
         load({"bank": spec}, {"features": "bank"})
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        ({"generate": "gabor", "size": 4}, "a gabor of size 4 is 0 at every pixel; give it another size or wavelength"),
+        ({"generate": "gabor", "size": 5, "wavelength": 1}, "a gabor of size 5 is 0 at every pixel"),
+        ({"generate": "dog", "size": 2}, "feature 'bank': a dog of size 2 is 0 at every pixel; give it a larger size"),
+        ({"generate": "cross", "size": 2}, "a cross of size 2 is 0 at every pixel"),
+    ],
+)
+def test_a_formula_that_gives_nothing_is_refused(spec, words):
+    with pytest.raises(FeatureError, match=re.escape(words)):
+        load({"bank": spec}, {"features": "bank"})
