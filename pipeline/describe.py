@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from dask.utils import parse_bytes
 
-from pipeline.errors import PlanError, listed
+from pipeline.errors import PlanError, listed, whole_number
 from pipeline.kernels import TOLERANCE
 from pipeline.kinds import Kinds
 
@@ -33,8 +33,8 @@ def parse_size(written: str | int) -> int:
     (524288000, 1024)
     """
     try:
-        found = int(parse_bytes(written))
-    except ValueError:
+        found = int(parse_bytes(written if isinstance(written, str) else whole_number("memory", written)))
+    except (TypeError, ValueError):
         found = 0
     if found < 1:
         raise PlanError(f"memory {written!r}: expected a number of bytes, or one such as 2GB or 500MiB")

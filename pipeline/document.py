@@ -6,6 +6,7 @@ core schema: ``no`` is a word and ``1e-3`` is a number.
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -145,10 +146,13 @@ def assign(document: Document, setting: str) -> None:
     key, equals, text = setting.partition("=")
     if not equals or not key:
         raise ConfigError(f"--set {setting}: expected key.path=value")
+    quotes = f"a value with YAML's own signs goes in quotes: '{key}=\"…\"'"
     try:
         value = parse(text, f"--set {setting}").data
     except ConfigError as error:
-        raise ConfigError(f"{error}; a value with YAML's own signs goes in quotes: '{key}=\"…\"'") from None
+        raise ConfigError(f"{error}; {quotes}") from None
+    if _is_cut(text, value):
+        raise ConfigError(f"--set {setting}: YAML takes what follows '#' for a comment; {quotes}")
     path: Path = tuple(int(part) if part.isdecimal() else part for part in key.split("."))
     target = document.data
     for place, part in enumerate(path):
@@ -166,3 +170,11 @@ def assign(document: Document, setting: str) -> None:
             document.lines[path] = SET
         else:
             target = target[index]
+
+
+def _is_cut(text: str, value: Any) -> bool:
+    """Say whether a value is that of a text without what follows a '#' in it."""
+    before, *after = re.split(r"(?:^|\s)#", text, maxsplit=1)
+    with suppress(ConfigError):
+        return bool(after) and bool(parse(before, "").data == value)
+    return False

@@ -1,7 +1,10 @@
 """One family of errors. Each says, in the user's words, what was found, what was expected and what to do."""
 
 import difflib
-from collections.abc import Iterable
+import operator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 
 class HaloflowError(Exception):
@@ -56,8 +59,32 @@ AGAIN = "what was written is recorded: go on with --resume"
 """What to do about a run that could not come to its end."""
 
 
+@contextmanager
+def written(store: object) -> Iterator[None]:
+    """Say of what the system answers to this process's own writing of a store that the run could not go on."""
+    try:
+        yield
+    except OSError as error:
+        raise RunError(
+            f"{store} cannot be written ({explain(error)}); make room or mend it, and then: {AGAIN}"
+        ) from None
+
+
 class HaloflowWarning(UserWarning):
     """What a user should know, and what hinders no work."""
+
+
+def whole_number(name: str, value: Any) -> int:
+    """Return a count that a user gives, NumPy's integers among them; raises `TypeError` that names it.
+
+    >>> whole_number("windows", 1.5)
+    Traceback (most recent call last):
+    TypeError: windows: expected a whole number, not 1.5
+    """
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name}: expected a whole number, not {value!r}") from None
 
 
 def explain(error: BaseException) -> str:

@@ -23,6 +23,7 @@ from pipeline.job import load
 from pipeline.labels import read as labels_of
 from pipeline.storage.findings import TABLES
 from pipeline.storage.images import find_apart, stem
+from pipeline.storage.target import check_file
 from pipeline.tables.formats.csv import Csv
 
 FOLDS = 5
@@ -155,15 +156,11 @@ def _cut(document: Document) -> str | None:
 def _target(where: str | Path, given: Mapping[str, Any], *, overwrite: bool) -> Path:
     """Return the file where the votes go; `OutputError` where it cannot be written, or is one that is ``given``."""
     target = Path(where)
-    if target.is_dir():
-        raise OutputError(f"{target}: is a folder; name a file with --output")
+    check_file(target, overwrite=True)
     for kind, other in given.items():
         if isinstance(other, str | Path) and target.exists() and Path(other).exists() and target.samefile(other):
             raise OutputError(f"{target}: holds the {kind}; name another file with --output")
-    if target.exists() and not overwrite:
-        raise OutputError(f"{target}: is there already; replace it with --overwrite, or name another with --output")
-    if not target.parent.is_dir():
-        raise OutputError(f"{target}: there is no folder {target.parent}")
+    check_file(target, overwrite=overwrite)
     return target
 
 

@@ -4,8 +4,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
-
 from pipeline.describe import size
 from pipeline.errors import OutputError, counted
 from pipeline.ingesting.targets import told_of
@@ -14,7 +12,7 @@ from pipeline.storage.identity import digest
 from pipeline.storage.intact import Intact
 from pipeline.storage.lock import Held, look
 from pipeline.storage.place import Place
-from pipeline.storage.recorded import Recorded, Records, mark, read
+from pipeline.storage.recorded import Records, read
 from pipeline.storage.records import units_in
 from pipeline.storage.unfinished import INGEST, refuse_unfinished
 
@@ -99,18 +97,9 @@ def _plan(record: Mapping[str, Any]) -> str:
 
 def _counted(found: Records) -> tuple[int, int, int]:
     """Return the write units that are recorded, those that are planned, and the images that were begun."""
-    planned: dict[str, tuple[tuple[int, ...], int]] = {}
-    images = set()
-    for event in found.events:
-        images.add(event["image"])
-        planned |= {path: (tuple(counts), units) for path, (counts, units) in event["units"].items()}
-    done = 0
-    for path, (counts, _) in planned.items():
-        boxes = found.images.get(path.partition("/")[0], Recorded()).boxes.get(path)
-        made = np.zeros(counts, bool)
-        for rows in boxes.parts() if boxes else ():
-            mark(made, rows["first"], rows["counts"])
-        done += int(made.sum())
+    images = found.planned()
+    planned = {path: array for arrays in images.values() for path, array in arrays.items()}
+    done = sum(found.made(path, counts) for path, (counts, _) in planned.items())
     return done, sum(units for _, units in planned.values()), len(images)
 
 

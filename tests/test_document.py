@@ -239,6 +239,12 @@ def test_a_setting_changes_one_value(setting, path, value):
         ("input.images.0=b", "there is no input.images[0] in c.yaml"),
         ("a=[1", "is not valid YAML: did not find expected ',' or ']'"),
         ("a=!!python/none", "the tag tag:yaml.org,2002:python/none is not allowed"),
+        (
+            "output.store=scan #2.zarr",
+            "YAML takes what follows '#' for a comment; a value with YAML's own signs goes in",
+        ),
+        ("features.x=#.", "YAML takes what follows '#' for a comment"),
+        ("a=[1, 2] # all", "YAML takes what follows '#' for a comment"),
         ("a=\udcff", "--set a="),  # bytes of the command line that are not UTF-8
     ],
 )
@@ -250,3 +256,10 @@ def test_a_setting_that_fits_nowhere_is_refused(setting, words):
 def test_a_setting_on_an_empty_document_is_refused():
     with pytest.raises(ConfigError, match=re.escape("there is no a in f")):
         assign(Document("f"), "a=1")
+
+
+@pytest.mark.parametrize(("text", "value"), [('"scan #2.zarr"', "scan #2.zarr"), ("scan#2.zarr", "scan#2.zarr")])
+def test_a_number_sign_that_is_no_comment_stays(text, value):
+    document = parse(TEXT, "c.yaml")
+    assign(document, f"name={text}")
+    assert document.data["name"] == value

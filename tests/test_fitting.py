@@ -230,9 +230,9 @@ def test_votes_that_are_there_are_not_replaced_unasked(labelled: Path, haloflow:
     words = ["fit", "config.yaml", "--labels", "labels.csv", "--cluster", "serial"]
     code, _, err = haloflow(*words)
     assert (code, Path("votes.yaml").read_text()) == (2, "mine")
-    assert "votes.yaml: is there already; replace it with --overwrite, or name another with --output" in err
+    assert "votes.yaml: exists already; give --overwrite to replace it, or another name" in err
     code, _, err = haloflow(*words, "--output", "images", "--overwrite")
-    assert (code, "images: is a folder; name a file with --output" in err) == (2, True)
+    assert (code, "images: is a folder; name a file" in err) == (2, True)
     Path("link.yaml").symlink_to("config.yaml")
     for name, of in (("config.yaml", "config"), ("link.yaml", "config"), ("./labels.csv", "labels")):
         before = Path(name).read_bytes()

@@ -42,9 +42,9 @@ def test_the_command_writes_the_sheet_and_replaces_nothing_unasked(project, halo
     with Image.open("sheet.png") as picture:
         assert picture.size == (GAP + 3 * (CELL + GAP), GAP + CELL + TEXT + GAP)
     for args, words in (
-        (("-o", "sheet.png"), "sheet.png: exists already; give another name, or --overwrite"),
+        (("-o", "sheet.png"), "sheet.png: exists already; give --overwrite to replace it"),
         (("-o", "sheet.jpg"), "sheet.jpg: the sheet is a PNG file; end its name in .png"),
-        (("-o", "none/sheet.png"), "none/sheet.png: cannot be written: No such file or directory"),
+        (("-o", "none/sheet.png"), "none/sheet.png: there is no folder none"),
     ):
         code, out, err = haloflow("features", config, *args)
         assert code == 2

@@ -49,6 +49,7 @@ def test_a_place_below_a_place_is_written_as_one_would_write_it(text, below, who
     [
         ("simplecache::s3://bucket/a", "is a chain of places"),
         ("a.zarr::memory://b", "is a chain of places"),
+        ("a\0b", "no path and no URL holds a NUL"),
         ("ftp://host/a.zarr", "ftp://…: is no kind of place that can be used; expected a path, or s3://, gs://,"),
         ("file:///etc", "file://…: is no kind of place"),
         ("S3://bucket/a", "S3://…: is no kind of place"),

@@ -10,7 +10,7 @@ from pipeline.errors import OutputError
 from pipeline.storage.images import RESERVED
 from pipeline.storage.output import finish
 from pipeline.storage.place import Place
-from pipeline.storage.target import check, clear, exists
+from pipeline.storage.target import check, check_file, clear, exists
 from tests.test_storage_output import a_map, make
 
 
@@ -65,6 +65,13 @@ def test_a_store_on_a_web_server_or_with_a_file_above_it_is_refused():
 def test_a_link_to_itself_is_no_place_of_a_store():
     Path("circle").symlink_to("circle")
     refused("circle", "output.store: circle is a link that leads back to itself")
+
+
+def test_a_name_that_no_file_can_have_is_refused():
+    name = 300 * "a"
+    refused(name, f"output.store: {name} cannot be made: File name too long")
+    with pytest.raises(OutputError, match=r"aaa.png: cannot be made: File name too long"):
+        check_file(Path(f"{name}.png"), overwrite=True)
 
 
 def test_a_store_that_exists_is_replaced_only_if_asked_and_ours():

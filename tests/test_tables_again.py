@@ -11,12 +11,23 @@ import pytest
 import zarr
 
 import pipeline
+from pipeline.errors import RunError
 from pipeline.storage.findings import by_array, findings
 from pipeline.storage.place import Place
 from pipeline.storage.records import FOLDER, Segments, Units
 from pipeline.tables.formats import FORMATS
 
 TABLES = Path("o.zarr/_haloflow/tables")
+
+JOB = {"input": {"images": ["a.zarr", "b.zarr"]}, "layers": [{"type": "pool"}, {"type": "global_pool"}]}
+OUTPUT = {
+    "store": "o.zarr",
+    "chunks": 8,
+    "layers": ["pool"],
+    "detections": {"threshold": 0.5},
+    "summaries": {},
+    "decisions": {"format": "csv"},
+}
 
 
 @pytest.fixture
@@ -26,19 +37,7 @@ def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pipeline.Plan:
     for name in "ab":
         pixels = np.random.default_rng(ord(name)).integers(0, 256, (40, 40)).astype(np.uint8)
         zarr.create_array(f"{name}.zarr", data=pixels, chunks=(16, 16))
-    told = {
-        "input": {"images": ["a.zarr", "b.zarr"]},
-        "layers": [{"type": "pool"}, {"type": "global_pool"}],
-        "output": {
-            "store": "o.zarr",
-            "chunks": 8,
-            "layers": ["pool"],
-            "detections": {"threshold": 0.5},
-            "summaries": {},
-            "decisions": {"format": "csv"},
-        },
-    }
-    return pipeline.plan(pipeline.load(told))
+    return pipeline.plan(pipeline.load({**JOB, "output": OUTPUT}))
 
 
 def tables() -> dict[str, bytes]:
@@ -60,7 +59,7 @@ def test_a_table_that_cannot_be_written_leaves_nothing_half(plan: pipeline.Plan)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(FORMATS["csv"], "add", full)
-        with pytest.raises(OSError, match="No space left"):
+        with pytest.raises(RunError, match=r"o.zarr cannot be written .*No space left.*go on with --resume"):
             pipeline.run(plan, "serial", overwrite=True)
     assert tables() == {}
     assert not [path for path in left() if "parquet" in path or "csv" in path]
@@ -122,3 +121,13 @@ def test_what_was_found_is_packed(tmp_path: Path) -> None:
         one = found["x/looked/0"][number]
         assert one.load(store) == told[one.units.first]
         assert one.units.counts == (1, 1, 2)
+
+
+@pytest.mark.parametrize("data", [b"", b"PAR1 and nothing of a table"])
+def test_decisions_that_cannot_be_read_are_made_again(plan: pipeline.Plan, data: bytes) -> None:
+    again = pipeline.plan(pipeline.load({**JOB, "output": {**OUTPUT, "decisions": {"format": "parquet"}}}))
+    assert pipeline.run(again, "serial").complete
+    whole = tables()
+    (TABLES / "decisions.parquet").write_bytes(data)
+    assert pipeline.run(again, "serial", resume=True).complete
+    assert tables() == whole

@@ -16,13 +16,13 @@ from pipeline.errors import OutputError, counted
 def features(config: str, output: str, overwrite: bool, settings: tuple[str, ...], quiet: bool) -> None:
     """Draw all features of CONFIG, the members of families too, with their names."""
     from pipeline.sheet import sheet
+    from pipeline.storage.target import check_file
 
     job = load(config, settings)
     path = Path(output)
     if path.suffix.lower() != ".png":
         raise OutputError(f"{output}: the sheet is a PNG file; end its name in .png")
-    if path.exists() and not overwrite:
-        raise OutputError(f"{output}: exists already; give another name, or --overwrite")
+    check_file(path, overwrite=overwrite)
     if not job.features:
         raise OutputError(f"{config}: has no features to draw")
     try:

@@ -6,7 +6,7 @@ from itertools import count
 from typing import Any
 
 from pipeline.describe import image_dict
-from pipeline.errors import AGAIN, HaloflowError, PlaceError, RunError
+from pipeline.errors import AGAIN, HaloflowError, PlaceError, RunError, written
 from pipeline.execute import decisions, pyramids, tables
 from pipeline.execute.account import Account
 from pipeline.execute.feed import Feed, Work
@@ -96,7 +96,10 @@ class Course:
                 raise RunError(f"{made}; {AGAIN}")
             if isinstance(made, HaloflowError):
                 self.account.refuse(str(place), str(made))
-            elif work := self._begin(number, place, made):
+                continue
+            with written(self.plan.store):
+                work = self._begin(number, place, made)
+            if work:
                 yield work
 
     def _pass_over(self, name: str) -> None:
@@ -146,10 +149,8 @@ class Course:
             for number in [n for n, other in self.open.items() if other is opened]:
                 del self.open[number]
                 self.levels.pop(number, None)
-            if opened.failed:
-                self._end(opened)
-            else:
-                self._climb(opened)
+            with written(self.plan.store):
+                (self._end if opened.failed else self._climb)(opened)
         if level is None:
             self.account.progress()
 

@@ -106,6 +106,14 @@ def _joined(sums: Sums, op: str) -> float:
     return sums.largest[0] if op == "max" and sums.largest else sums.mean
 
 
+def can_be_read(plan: Plan) -> bool:
+    """Say whether the table of a run says anything, if it makes one: the report repeats it."""
+    try:
+        return read(plan) is not None or file_of(plan) is None
+    except Exception:  # noqa: BLE001 - whatever a damaged file makes its reader raise
+        return False
+
+
 def read(plan: Plan) -> Decided | None:
     """Return what the table of a run says, if it made one."""
     name = file_of(plan)

@@ -42,6 +42,9 @@ class RunFile:
             "dashboard": crew.dashboard,
         }
         self._started = datetime.now(UTC).isoformat(timespec="seconds")
+
+    def begin(self) -> None:
+        """Write that work begins."""
         self._write("running", {"started": self._started}, None)
 
     def end(self, report: Report) -> None:

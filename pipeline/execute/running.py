@@ -12,7 +12,7 @@ from pipeline.agreement import own
 from pipeline.clusters import manager
 from pipeline.clusters.base import Manager
 from pipeline.describe import image_dict, plan_record
-from pipeline.errors import HaloflowError, OutputError, RunError
+from pipeline.errors import HaloflowError, OutputError, RunError, whole_number, written
 from pipeline.execute import cluster as dask_executor
 from pipeline.execute import crew as crews
 from pipeline.execute import serial
@@ -84,10 +84,13 @@ def run(
         begun with another config or input; `ClusterError` where there is no such cluster, or its workers have other
         versions; `RunError` where the cluster is lost.
     TypeError
-        Where it is given something else than a plan.
+        Where it is given something else than a plan, or a ``progress`` that cannot be called.
     """
     if not isinstance(plan, Plan):
         raise TypeError(f"expected a plan, as pipeline.plan(job) gives it, not {type(plan).__name__}")
+    if progress is not None and not callable(progress):
+        raise TypeError(f"progress: expected a function of an event, not {progress!r}")
+    workers = None if workers is None else whole_number("workers", workers)
     if overwrite and resume:
         raise OutputError("--overwrite begins anew and --resume goes on: give one of them")
     where = None if cluster == "serial" else manager(cluster)
@@ -114,15 +117,11 @@ def run(
     try:
         with _executor(where, workers, plan.memory, performance_report) as (execute, crew):
             state = "interrupted"
-            if before is None:
-                if not fresh:
-                    target.clear(plan.store)
-                kept = plan.images[0].kept
-                output.create(plan.store, _begun(plan), zarr_format(kept[0].array) if kept else 3)
-            else:
-                output.reopen(plan.store)
+            if before is None and not fresh:
+                target.clear(plan.store)
+            told = _begin(plan, RunFile(plan, name, crew), new=before is None)
             whole = before is not None and before.get("complete") is True
-            told, account = RunFile(plan, name, crew), Account(plan, name, progress)
+            account = Account(plan, name, progress)
             account.start(crew)
             report = _through(Course(plan, lock, found, account, whole=whole), execute, told)
         state = "complete" if report.complete else "failed"
@@ -135,6 +134,18 @@ def run(
             # An empty folder that stood there stays, and in a bucket others may have put things below the same name.
             plan.store.delete("" if makes else RESERVED)
     return report
+
+
+def _begin(plan: Plan, told: RunFile, *, new: bool) -> RunFile:
+    """Make the store, or take its mark where a run goes on with it, and say in it that work begins."""
+    if new:
+        kept = plan.images[0].kept
+        output.create(plan.store, _begun(plan), zarr_format(kept[0].array) if kept else 3)
+    with written(plan.store):
+        if not new:
+            output.reopen(plan.store)
+        told.begin()
+    return told
 
 
 @contextmanager
@@ -185,6 +196,10 @@ def _found(plan: Plan, before: Mapping[str, Any]) -> Records:
             continue
         if now != event["digest"]:
             raise OutputError(f"{path}: has changed since the run in {plan.store} was begun; {again}")
+    if len(plan.inputs) <= output.TOGETHER:
+        for finished in found.finished.values():
+            for group in finished["maps"]:
+                output.shown(plan.store, group)  # which is wanted at the end, and refused here where it is damaged
     return found
 
 
@@ -213,13 +228,15 @@ def _through(course: Course, execute: Execute, told: RunFile) -> Report:
         for outcome in execute(course.work(interrupts.heard), course.segments, interrupts.heard):
             course.take(outcome)
         if interrupts.heard():
-            course.journal.close(sync=True)
+            with written(plan.store):
+                course.journal.close(sync=True)
             interrupts.pass_on()
             raise RunError("interrupted; what is done is recorded: go on with --resume")
     lock.check()
-    report = course.end()
-    course.journal.close(sync=True)
-    told.end(report)
-    record = {**_record(plan, course.kinds), "report": report.to_dict(), "complete": report.complete}
-    output.finish(plan.store, course.maps, record)
+    with written(plan.store):
+        report = course.end()
+        course.journal.close(sync=True)
+        told.end(report)
+        record = {**_record(plan, course.kinds), "report": report.to_dict(), "complete": report.complete}
+        output.finish(plan.store, course.maps, record)
     return report

@@ -46,9 +46,9 @@ def files(plan: Plan) -> list[str]:
 
 
 def are_there(plan: Plan) -> bool:
-    """Say whether all tables of a run stand in its store."""
+    """Say whether all tables of a run stand in its store, and that of decisions can be read."""
     wanted = files(plan)
-    return not wanted or {*wanted} <= {*plan.store.list(TABLES)}
+    return not wanted or ({*wanted} <= {*plan.store.list(TABLES)} and decisions.can_be_read(plan))
 
 
 def finish(plan: Plan, failed: Collection[str]) -> list[dict[str, Any]]:

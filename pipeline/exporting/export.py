@@ -19,7 +19,7 @@ from pipeline.storage.geo import KEY
 from pipeline.storage.images import open_image
 from pipeline.storage.place import Place
 from pipeline.storage.source import Source
-from pipeline.storage.target import recorded
+from pipeline.storage.target import check_file, recorded
 
 Pair = tuple[int, int]
 
@@ -119,10 +119,7 @@ def export(
     writer = WRITERS.get(out.suffix.lower())
     if writer is None:
         raise OutputError(f"{path}: files of this ending cannot be written; expected {', '.join(WRITERS)}")
-    if out.is_dir() or not out.parent.is_dir():
-        raise OutputError(f"{path}: {'is a folder' if out.is_dir() else f'there is no folder {out.parent}'}")
-    if out.exists() and not overwrite:
-        raise OutputError(f"{path} exists already; give --overwrite to replace it, or another name")
+    check_file(out, overwrite=overwrite)
     place = Place.of(str(image), storage_options)
     source = _opened(place, level)
     attributes = _attributes(place)

@@ -165,7 +165,7 @@ def ingest(
         check_level(compression, level)
     except ValueError as error:
         raise OutputError(f"compression {compression!r}: {error}") from None
-    where = Place.of(str(store), storage_options)
+    where = Place.of(os.fspath(store), storage_options)
     place, told = target_of(where, source, overwrite=overwrite, resume=resume)
     with ExitStack() as stack:
         with reading(path):

@@ -107,8 +107,11 @@ def _refuse_another(m: MapArray, number: int, array: Any) -> None:
 
 
 def reopen(store: Where) -> None:
-    """Take the mark of completion from a store that a run goes on with."""
-    root = zarr.open_group(Place.of(store).store(), mode="r+", use_consolidated=False)
+    """Take the mark of completion from a store that a run goes on with, and see that it can have records."""
+    place = Place.of(store)
+    if place.is_local:
+        (place.path / records.FOLDER).mkdir(parents=True, exist_ok=True)
+    root = zarr.open_group(place.store(), mode="r+", use_consolidated=False)
     root.attrs[RESERVED] = {**root.attrs[RESERVED], "complete": False}  # type: ignore[dict-item]
 
 

@@ -61,12 +61,14 @@ class Place:
         Raises
         ------
         PlaceError
-            For URLs of other schemes, chains of them, and such as lead elsewhere. Nothing is read.
+            For URLs of other schemes, chains of them, and such as lead elsewhere; for NULs. Nothing is read.
         """
         if isinstance(text, Place):
             return text
         if "::" in text:
             raise PlaceError(f"{text}: is a chain of places ('::'); name one place")
+        if "\0" in text:
+            raise PlaceError(f"{text!r}: no path and no URL holds a NUL")
         if "://" not in text:
             if text.startswith("~/"):
                 text = os.path.expanduser(text)

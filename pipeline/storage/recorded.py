@@ -173,11 +173,27 @@ class Records:
         elif not doubtful:
             self.finished[event["finished"]] = event
 
+    def planned(self) -> dict[str, dict[str, tuple[tuple[int, ...], int]]]:
+        """Return of each image that was begun by the paths of its arrays their grids of write units, and how many."""
+        return {
+            event["image"]: {path: (tuple(counts), units) for path, (counts, units) in event["units"].items()}
+            for event in self.events
+        }
+
+    def made(self, path: str, counts: tuple[int, ...]) -> int:
+        """Return how many write units of an array are recorded, of so many along each axis."""
+        boxes = self.images.get(path.partition("/")[0], Recorded()).boxes.get(path)
+        made = np.zeros(counts, bool)
+        for rows in boxes.parts() if boxes else ():
+            mark(made, rows["first"], rows["counts"])
+        return int(made.sum())
+
 
 def read(store: Place, plan: str, *, doubt: bool = True) -> Records:
     """Return the records of a store that hold for a plan; what is torn or of another plan counts for nothing.
 
-    Records of a boot that is over are left out where the data are not what they say, unless told not to doubt.
+    Records of a boot that is over are left out where the data are not what they say, unless told not to doubt; and no
+    image is finished of which records are gone.
     """
     found, intact = Records(), Intact(store)
     for _, header, frames, _ in segments_of(store, plan):
@@ -187,6 +203,9 @@ def read(store: Place, plan: str, *, doubt: bool = True) -> Records:
                 found.note(frame, doubtful=doubtful)
             elif frame and not (doubtful and any(not intact.holds(Units.unpack(packed)) for packed in frame)):
                 found.add(frame)
+    for name, arrays in found.planned().items():
+        if name in found.finished and any(found.made(path, counts) < units for path, (counts, units) in arrays.items()):
+            del found.finished[name]
     return found
 
 

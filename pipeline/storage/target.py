@@ -36,7 +36,10 @@ def check(store: Where, inputs: Sequence[Where], *, overwrite: bool = False, res
         if theirs.startswith(mine):
             raise OutputError(f"output.store: the input {source} lies inside {store}; name another place")
     if place.is_local:
-        _check_above(place)
+        try:
+            _check_above(place)
+        except OSError as error:  # such as a name that is too long
+            raise OutputError(f"output.store: {store} cannot be made: {error.strerror}") from None
     elif place.is_read_only:
         raise OutputError(f"output.store: nothing can be written to {store}; name a folder or a bucket")
     if not exists(place):
@@ -58,6 +61,19 @@ def check(store: Where, inputs: Sequence[Where], *, overwrite: bool = False, res
 def exists(store: Place) -> bool:
     """Say whether anything stands at a place, were it only the lock of a run that was killed at once."""
     return (store.exists() and not is_bare(store)) or look(store) is not None
+
+
+def check_file(path: Path, *, overwrite: bool) -> None:
+    """Refuse a file that cannot be made, or that exists and is not to be replaced; touches nothing."""
+    try:
+        if path.is_dir():
+            raise OutputError(f"{path}: is a folder; name a file")
+        if not path.parent.is_dir():
+            raise OutputError(f"{path}: there is no folder {path.parent}")
+        if path.exists() and not overwrite:
+            raise OutputError(f"{path}: exists already; give --overwrite to replace it, or another name")
+    except OSError as error:  # such as a name that is too long
+        raise OutputError(f"{path}: cannot be made: {error.strerror}") from None
 
 
 def _check_above(store: Place) -> None:
