@@ -65,9 +65,8 @@ def written(store: object) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise RunError(
-            f"{store} cannot be written ({explain(error)}); make room or mend it, and then: {AGAIN}"
-        ) from None
+        why = error.strerror or explain(error)
+        raise RunError(f"{store} cannot be written: {why}; mend that, and run again with --resume") from None
 
 
 class HaloflowWarning(UserWarning):

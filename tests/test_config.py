@@ -256,6 +256,11 @@ def test_a_mapping_that_is_no_config_is_refused(mapping, words):
         read(mapping)
 
 
+def test_one_text_is_no_list_of_settings():
+    with pytest.raises(ConfigError, match=r"settings: expected a list of 'key.path=value', not the text 'a.b=1'"):
+        read({}, "a.b=1")
+
+
 def test_the_nearest_name_is_suggested_only_if_it_is_near():
     assert nearest("strid", ["stride", "name"]) == "did you mean 'stride'? (valid: name, stride)"
     assert nearest("xyz", ["stride"]) == "valid: stride"

@@ -43,7 +43,10 @@ def test_a_disk_that_is_full_for_the_run_itself_ends_it_in_words(small: Path, st
     plan = pipeline.plan(pipeline.load("config.yaml"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(output, step, full)
-        with pytest.raises(RunError, match=r"^maps.zarr cannot be written \(.*No space left.*go on with --resume$"):
+        with pytest.raises(
+            RunError,
+            match=r"^maps.zarr cannot be written: No space left on device; mend that, and run again with --resume$",
+        ):
             pipeline.run(plan, cluster)
     assert status("maps.zarr").state == "interrupted"
     assert pipeline.run(plan, "serial", resume=True).complete

@@ -46,7 +46,7 @@ def test_the_blocks_do_not_show(tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", noise(311, 307, 3), tile=(64, 48), compression="zlib", **RGB)
     stores = [tmp_path / f"{memory}.zarr" for memory in (40_000, 500_000, 10**9)]
     for store in stores:
-        ingest(tmp_path / "a.tif", store, chunks=32, memory=int(store.stem))
+        ingest(tmp_path / "a.tif", store, chunks=32, memory=np.int64(store.stem))
     files = [{f.relative_to(s): f.read_bytes() for f in s.rglob("*/c/**/*") if f.is_file()} for s in stores]
     assert files[0] == files[1] == files[2]
     assert len(files[0]) == 300
@@ -88,7 +88,7 @@ def test_overwrite_follows_a_link_and_replaces_no_other_thing(tmp_path, picture)
         assert name == "file" or names(tmp_path / name) == before
     ingest(picture, tmp_path / "folder/real.zarr")
     (tmp_path / "link").symlink_to(tmp_path / "folder/real.zarr")
-    ingest(picture, tmp_path / "link", overwrite=True, chunks=7)
+    ingest(picture, tmp_path / "link", overwrite=True, chunks=np.int64(7))
     assert (tmp_path / "link").is_symlink()
     assert zarr.open_array(tmp_path / "folder/real.zarr/0").chunks == (1, 7, 7)
     assert names(tmp_path / "folder") == ["precious", "real.zarr"]

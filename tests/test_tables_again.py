@@ -59,7 +59,7 @@ def test_a_table_that_cannot_be_written_leaves_nothing_half(plan: pipeline.Plan)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(FORMATS["csv"], "add", full)
-        with pytest.raises(RunError, match=r"o.zarr cannot be written .*No space left.*go on with --resume"):
+        with pytest.raises(RunError, match=r"o.zarr cannot be written: No space left on device; .* --resume"):
             pipeline.run(plan, "serial", overwrite=True)
     assert tables() == {}
     assert not [path for path in left() if "parquet" in path or "csv" in path]

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal
 
@@ -226,10 +227,10 @@ def _owned(place: Place) -> Iterator[Lock]:
 
 
 def _pair(name: str, value: int | tuple[int, int]) -> tuple[int, int]:
-    pair = value if isinstance(value, tuple) else (value, value)
-    if len(pair) != 2 or any(isinstance(c, bool) or not isinstance(c, int) or c < 1 for c in pair):
+    pair: tuple[Any, ...] = value if isinstance(value, tuple) else (value, value)
+    if len(pair) != 2 or any(isinstance(c, bool) or not isinstance(c, Integral) or c < 1 for c in pair):
         raise OutputError(f"{name} {value!r}: expected a number of pixels, at least 1, or two of them (y, x)")
-    return pair
+    return int(pair[0]), int(pair[1])
 
 
 def _cores() -> int:
