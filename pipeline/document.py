@@ -174,7 +174,8 @@ def assign(document: Document, setting: str) -> None:
 
 def _is_cut(text: str, value: Any) -> bool:
     """Say whether a value is that of a text without what follows a '#' in it."""
-    before, *after = re.split(r"(?:^|\s)#", text, maxsplit=1)
-    with suppress(ConfigError):
-        return bool(after) and bool(parse(before, "").data == value)
+    for sign in re.finditer(r"(?:^|\s)#", text):
+        with suppress(ConfigError):
+            if parse(text[: sign.start()], "").data == value:
+                return True
     return False

@@ -60,8 +60,8 @@ AGAIN = "what was written is recorded: go on with --resume"
 
 
 @contextmanager
-def written(store: object) -> Iterator[None]:
-    """Say of what the system answers to this process's own writing of a store that the run could not go on."""
+def writing_to(store: object) -> Iterator[None]:
+    """Turn what the system answers to a run's own writing of its store into a `RunError` that names the store."""
     try:
         yield
     except OSError as error:

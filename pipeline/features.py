@@ -147,10 +147,11 @@ def make_all(name: str, spec: FeatureSpec, crop: Crop) -> dict[str, NDArray[np.f
     if isinstance(spec, Generated):
         _refuse_crowd(name, (spec.size or 1) ** 2, spec.members or 1)
     members = draw(spec) if isinstance(spec, Generated) else [make(name, spec, crop)]
-    if isinstance(spec, Generated) and not all(values.any() for values in members):
-        other = "another size or wavelength" if spec.generate == "gabor" else "a larger size"
+    if isinstance(spec, Generated) and not all(values.any() and np.isfinite(values).all() for values in members):
+        one = f"one of {len(members)} members" if len(members) > 1 else "it"
         raise FeatureError(
-            f"feature '{name}': a {spec.generate} of size {spec.size} is 0 at every pixel; give it {other}"
+            f"feature '{name}': as {spec.generate} of size {spec.size} {one} is 0 or no number at every pixel; change "
+            "its size, or what else it says of its width"
         )
     if not isinstance(spec, str) and (spec.rotate is not None or spec.scale is not None):
         scales = spec.scale or (1.0,)

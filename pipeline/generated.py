@@ -229,7 +229,8 @@ _KINDS = {
 def draw(spec: Generated) -> list[Values]:
     """Return the features (y, x) of a formula: one, or the family's members by their angle."""
     kind, count = _KINDS[spec.generate], spec.members or 1
-    return [kind.draw(_frame(spec, np.deg2rad(kind.degrees * n / count))) for n in range(count)]
+    with np.errstate(invalid="ignore"):  # a Gaussian too narrow for its pixels is 0 / 0, which is refused
+        return [kind.draw(_frame(spec, np.deg2rad(kind.degrees * n / count))) for n in range(count)]
 
 
 def copies(values: Values, rotate: int, scales: Sequence[float], around: float | None) -> list[Values]:

@@ -1,6 +1,8 @@
 """The course of a run: how it ends."""
 
 import errno
+import shutil
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,8 +15,9 @@ from pipeline.errors import RunError
 from pipeline.execute import running
 from pipeline.execute.feed import Feed
 from pipeline.execute.task import Outcome
+from pipeline.execute.watching import Event, ImageDone, Progress
 from pipeline.status import status
-from pipeline.storage import output, target
+from pipeline.storage import place, target
 from pipeline.storage.place import Place
 
 
@@ -35,21 +38,79 @@ def test_a_store_is_not_complete_where_an_image_was_begun_and_has_not_ended(
 
 
 @pytest.mark.parametrize("cluster", ["serial", "threads"])
-@pytest.mark.parametrize("step", ["add", "show", "finish"])
-def test_a_disk_that_is_full_for_the_run_itself_ends_it_in_words(small: Path, step: str, cluster: str) -> None:
-    def full(*_: object, **__: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device", "maps.zarr/image")
+@pytest.mark.parametrize(
+    ("file", "times"),
+    [("image/pool/0/zarr.json", 0), ("image/pool/zarr.json", 1), ("maps.zarr/zarr.json", 1), ("run.json", 1)],
+)
+def test_a_disk_that_is_full_for_the_run_itself_ends_it_in_words(
+    small: Path, file: str, times: int, cluster: str
+) -> None:
+    put, seen = place.put, Counter[str]()
+
+    def full(target: str, *words: Any) -> None:
+        seen[target] += target.endswith(file)
+        if seen[target] > times:
+            raise OSError(errno.ENOSPC, "No space left on device", target)
+        put(target, *words)
 
     plan = pipeline.plan(pipeline.load("config.yaml"))
+    words = "maps.zarr cannot be written: No space left on device; mend that, and run again with --resume"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(output, step, full)
-        with pytest.raises(
-            RunError,
-            match=r"^maps.zarr cannot be written: No space left on device; mend that, and run again with --resume$",
-        ):
+        patch.setattr(place, "put", full)
+        with pytest.raises(RunError, match=f"^{words}$"):
             pipeline.run(plan, cluster)
     assert status("maps.zarr").state == "interrupted"
     assert pipeline.run(plan, "serial", resume=True).complete
+
+
+def test_what_a_listener_raises_is_not_the_stores(small: Path) -> None:
+    def listen(event: Event) -> None:
+        if isinstance(event, ImageDone):
+            raise OSError(errno.EPIPE, "Broken pipe")
+
+    plan = pipeline.plan(pipeline.load("config.yaml"))
+    with pytest.raises(OSError, match="Broken pipe"):
+        pipeline.run(plan, "serial", progress=listen)
+    assert pipeline.run(plan, "serial", resume=True).complete
+
+
+@pytest.mark.parametrize("cluster", ["serial", "threads"])
+def test_an_input_that_is_away_for_a_while_is_not_taken_for_fill_value(
+    small: Path, monkeypatch: pytest.MonkeyPatch, cluster: str
+) -> None:
+    monkeypatch.setattr("pipeline.planner.TASK_PIXELS", 0)
+    plan = pipeline.plan(pipeline.load("config.yaml"))
+    assert pipeline.run(plan, "serial").complete
+    whole = contents("maps.zarr")
+
+    def remove(event: Event) -> None:
+        if isinstance(event, Progress) and event.done == 3 and Path("image.zarr").exists():
+            Path("image.zarr").rename("away.zarr")
+
+    report = pipeline.run(plan, cluster, overwrite=True, progress=remove)
+    assert not report.complete
+    assert "image.zarr is gone" in report.failures[0]["reason"]
+    Path("away.zarr").rename("image.zarr")
+    again = pipeline.run(plan, "serial", resume=True)
+    assert again.complete
+    assert 0 < again.resumed < again.tasks
+    assert contents("maps.zarr") == whole
+
+
+def contents(store: str) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in Path(store, "image").rglob("*") if path.is_file()}
+
+
+def test_a_store_that_is_removed_during_a_run_is_not_begun_again(small: Path) -> None:
+    def remove(event: Event) -> None:
+        if isinstance(event, Progress):
+            shutil.rmtree("maps.zarr")
+
+    plan = pipeline.plan(pipeline.load("config.yaml"))
+    with pytest.raises(RunError, match=r"^maps.zarr (has been replaced by another run|cannot be written)"):
+        pipeline.run(plan, "serial", progress=remove)
+    assert not target.exists(Place.of("maps.zarr"))
+    assert pipeline.run(plan, "serial").complete
 
 
 @pytest.mark.parametrize(

@@ -244,6 +244,7 @@ def test_a_setting_changes_one_value(setting, path, value):
             "YAML takes what follows '#' for a comment; a value with YAML's own signs goes in",
         ),
         ("features.x=#.", "YAML takes what follows '#' for a comment"),
+        ("a=# .\n. #", "YAML takes what follows '#' for a comment"),
         ("a=[1, 2] # all", "YAML takes what follows '#' for a comment"),
         ("a=\udcff", "--set a="),  # bytes of the command line that are not UTF-8
     ],

@@ -229,10 +229,11 @@ def test_a_family_too_large_is_refused_before_it_is_made(spec, words):
 @pytest.mark.parametrize(
     ("spec", "words"),
     [
-        ({"generate": "gabor", "size": 4}, "a gabor of size 4 is 0 at every pixel; give it another size or wavelength"),
-        ({"generate": "gabor", "size": 5, "wavelength": 1}, "a gabor of size 5 is 0 at every pixel"),
-        ({"generate": "dog", "size": 2}, "feature 'bank': a dog of size 2 is 0 at every pixel; give it a larger size"),
-        ({"generate": "cross", "size": 2}, "a cross of size 2 is 0 at every pixel"),
+        ({"generate": "gabor", "size": 4}, "feature 'bank': as gabor of size 4 one of 4 members is 0 or no number"),
+        ({"generate": "gabor", "size": 5, "wavelength": 1}, "as gabor of size 5 one of 4 members is 0 or no number"),
+        ({"generate": "dog", "size": 2}, "as dog of size 2 it is 0 or no number at every pixel; change its size, or"),
+        ({"generate": "gaussian", "size": 4, "sigma": 0.01}, "as gaussian of size 4 it is 0 or no number"),
+        ({"generate": "cross", "size": 2}, "as cross of size 2 one of 2 members is 0 or no number at every pixel"),
     ],
 )
 def test_a_formula_that_gives_nothing_is_refused(spec, words):

@@ -47,7 +47,7 @@ def test_no_glob_names_the_output_that_stands_beside_the_images():
 
 @pytest.mark.parametrize(
     "path",
-    ["*.tif", "none.zarr", "a\0b", "a" * 5000],
+    ["*.tif", "none.zarr", "a" * 5000],
 )
 def test_what_names_no_image_is_refused(path):
     with pytest.raises(InputError, match=re.escape(path) + ": there is no such image"):

@@ -15,7 +15,7 @@ import pytest
 import zarr
 
 import pipeline
-from pipeline.errors import OutputError
+from pipeline.errors import OutputError, RunError
 from pipeline.storage import lock, recorded, records
 from pipeline.storage.place import Place
 from pipeline.storage.records import Segments, Units, units_in
@@ -48,12 +48,12 @@ def test_torn_and_foreign_segments_count_for_nothing_and_the_rest_does(tmp_path:
     for row in range(4):
         first.append([units(row)])
         other.append([units(row + 10)])
-    first.append({"image": "x"})
+    first.append({"image": "x", "units": {}})
     first.close()
     (file,) = (p for p in (tmp_path / records.FOLDER).iterdir() if b"other" not in p.read_bytes())
     whole = file.read_bytes()
     assert read(tmp_path) == [units(row) for row in range(4)]
-    assert recorded.read(Place.of(str(tmp_path)), "p").events == [{"image": "x"}]
+    assert recorded.read(Place.of(str(tmp_path)), "p").events == [{"image": "x", "units": {}}]
     seen = set()
     for end in range(len(whole)):
         file.write_bytes(whole[:end])
@@ -71,17 +71,17 @@ def test_a_late_worker_of_a_replaced_store_writes_nothing(tmp_path: Path) -> Non
     late = segment_of(tmp_path / "s")
     late.append([units(1)])
     shutil.rmtree(tmp_path / "s" / records.FOLDER)
-    with pytest.raises(OutputError, match="replaced by another run"):
+    with pytest.raises(RunError, match="replaced by another run"):
         late.check()
-    with pytest.raises(OutputError, match="replaced by another run"):
+    with pytest.raises(RunError, match="replaced by another run"):
         late.append([units(2)])
-    with pytest.raises(OutputError, match="replaced by another run"):
+    with pytest.raises(RunError, match="replaced by another run"):
         Segments(Place.of(str(tmp_path / "s")), "p", 1).begin().check()
 
 
 RACE = """
 import os, sys
-from pipeline.errors import OutputError
+from pipeline.errors import OutputError, RunError
 from pipeline.storage.lock import acquire
 from pipeline.storage.place import Place
 gate, opened = os.pipe()

@@ -6,7 +6,7 @@ from itertools import count
 from typing import Any
 
 from pipeline.describe import image_dict
-from pipeline.errors import AGAIN, HaloflowError, PlaceError, RunError, written
+from pipeline.errors import AGAIN, HaloflowError, PlaceError, RunError, writing_to
 from pipeline.execute import decisions, pyramids, tables
 from pipeline.execute.account import Account
 from pipeline.execute.feed import Feed, Work
@@ -96,10 +96,7 @@ class Course:
                 raise RunError(f"{made}; {AGAIN}")
             if isinstance(made, HaloflowError):
                 self.account.refuse(str(place), str(made))
-                continue
-            with written(self.plan.store):
-                work = self._begin(number, place, made)
-            if work:
+            elif work := self._begin(number, place, made):
                 yield work
 
     def _pass_over(self, name: str) -> None:
@@ -113,18 +110,19 @@ class Course:
     def _begin(self, number: int, place: Place, image: ImagePlan) -> Work | None:
         """Make room for an image and note that it is read; return what of it is left to do."""
         source, sights = image.source, Sights()
-        output.add(self.plan.store, [kept.array for kept in image.kept], new=self.new)
-        if described := self.kinds.add(image):
-            self.journal.append({"kind": self.kinds.of(image), "plan": described})
-        self.journal.append(
-            {
-                "image": source.name,
-                "path": source.path,
-                "digest": source.digest,
-                "array": str(source.array).removeprefix(str(place)).strip("/"),
-                "units": planned_units(image),
-            }
-        )
+        with writing_to(self.plan.store):
+            output.add(self.plan.store, [kept.array for kept in image.kept], new=self.new)
+            if described := self.kinds.add(image):
+                self.journal.append({"kind": self.kinds.of(image), "plan": described})
+            self.journal.append(
+                {
+                    "image": source.name,
+                    "path": source.path,
+                    "digest": source.digest,
+                    "array": str(source.array).removeprefix(str(place)).strip("/"),
+                    "units": planned_units(image),
+                }
+            )
         left = remaining(image, self.found, sights)
         self.account.begin(image, len(image.blocks) - len(left))
         opened = _Open(place, image, len(left), sights, Climb(image))
@@ -149,8 +147,7 @@ class Course:
             for number in [n for n, other in self.open.items() if other is opened]:
                 del self.open[number]
                 self.levels.pop(number, None)
-            with written(self.plan.store):
-                (self._end if opened.failed else self._climb)(opened)
+            (self._end if opened.failed else self._climb)(opened)
         if level is None:
             self.account.progress()
 
@@ -188,6 +185,13 @@ class Course:
             failures.append({"image": image.source.path, "task": "all", "reason": "changed while the run read it"})
         for told in failures:
             self.account.fail(**told)
+        with writing_to(self.plan.store):
+            self._note(opened, finished=not (failures or opened.failed))
+        self.account.image_done(image.source.path, opened.failed)
+
+    def _note(self, opened: _Open, *, finished: bool) -> None:
+        """Write what is known of an image at its end."""
+        image = opened.image
         if not self.new:
             sweep(self.plan.store, (folder for kept in image.kept for folder in output.folders(kept.array)))
         if not opened.failed:
@@ -197,7 +201,7 @@ class Course:
             output.show(self.plan.store, kept.array, windows)
             if self.maps is not None:
                 self.maps[kept.array.group] = output.metadata(kept.array, windows)
-        if not (failures or opened.failed):
+        if finished:
             self.journal.append(
                 {
                     "finished": image.source.name,
@@ -208,7 +212,6 @@ class Course:
                     "maps": [kept.array.group for kept in image.kept],
                 }
             )
-        self.account.image_done(image.source.path, opened.failed)
 
     def end(self) -> Report:
         """Write the tables, and return what has happened.
@@ -220,7 +223,9 @@ class Course:
             raise RunError(f"{min(begun)}: was begun and has not ended, one of {len(begun)}; {AGAIN}")
         if not (self.whole and self.account.is_idle and tables.are_there(self.plan)):
             # What is gone of the tables is in the records.
-            for told in tables.finish(self.plan, self.account.lost):
+            with writing_to(self.plan.store):
+                failures = tables.finish(self.plan, self.account.lost)
+            for told in failures:
                 self.account.fail(**told)
         files = [str(self.plan.store / key) for key in tables.files(self.plan)]
         return self.account.report(files, decisions.read(self.plan))

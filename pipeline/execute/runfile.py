@@ -54,7 +54,8 @@ class RunFile:
     def break_off(self) -> None:
         """Write that the run came to no end, where that is possible: what stopped it may be the storage."""
         with suppress(OSError, HaloflowError):
-            self._end("interrupted", None)
+            if self._plan.store.exists():  # what has been removed is not begun again
+                self._end("interrupted", None)
 
     def _end(self, state: str, report: Report | None) -> None:
         seconds = time.perf_counter() - self._clock

@@ -12,7 +12,7 @@ from pipeline.agreement import own
 from pipeline.clusters import manager
 from pipeline.clusters.base import Manager
 from pipeline.describe import image_dict, plan_record
-from pipeline.errors import HaloflowError, OutputError, RunError, whole_number, written
+from pipeline.errors import HaloflowError, OutputError, RunError, whole_number, writing_to
 from pipeline.execute import cluster as dask_executor
 from pipeline.execute import crew as crews
 from pipeline.execute import serial
@@ -141,7 +141,7 @@ def _begin(plan: Plan, told: RunFile, *, new: bool) -> RunFile:
     if new:
         kept = plan.images[0].kept
         output.create(plan.store, _begun(plan), zarr_format(kept[0].array) if kept else 3)
-    with written(plan.store):
+    with writing_to(plan.store):
         if not new:
             output.reopen(plan.store)
         told.begin()
@@ -228,14 +228,15 @@ def _through(course: Course, execute: Execute, told: RunFile) -> Report:
         for outcome in execute(course.work(interrupts.heard), course.segments, interrupts.heard):
             course.take(outcome)
         if interrupts.heard():
-            with written(plan.store):
+            with writing_to(plan.store):
                 course.journal.close(sync=True)
             interrupts.pass_on()
             raise RunError("interrupted; what is done is recorded: go on with --resume")
     lock.check()
-    with written(plan.store):
-        report = course.end()
+    with writing_to(plan.store):
         course.journal.close(sync=True)
+    report = course.end()
+    with writing_to(plan.store):
         told.end(report)
         record = {**_record(plan, course.kinds), "report": report.to_dict(), "complete": report.complete}
         output.finish(plan.store, course.maps, record)

@@ -53,7 +53,7 @@ def create(store: Where, record: dict[str, Any], form: Literal[2, 3] = 3) -> Non
 def add(store: Where, maps: Sequence[MapArray], *, new: bool = False) -> None:
     """Make the arrays of maps that a store does not have yet, empty.
 
-    Raises `OutputError` where that cannot be, or where one is there that is not what would be made.
+    Raises `OutputError` where that cannot be, or where one is there that is not what would be made; and `OSError`.
 
     Parameters
     ----------
@@ -72,7 +72,7 @@ def add(store: Where, maps: Sequence[MapArray], *, new: bool = False) -> None:
             for number in form_of(m).files:
                 if (array := f"{m.group}/{number}") in others:  # an earlier run made another
                     _refuse_another(m, int(number), zarr.open_array((place / array).store(), mode="r"))
-    except HaloflowError:
+    except (HaloflowError, OSError):  # the system's are of a run under way
         raise
     except Exception as error:
         raise OutputError(f"output.store: {store} cannot be made: {error}") from error
@@ -107,11 +107,12 @@ def _refuse_another(m: MapArray, number: int, array: Any) -> None:
 
 
 def reopen(store: Where) -> None:
-    """Take the mark of completion from a store that a run goes on with, and see that it can have records."""
+    """Take the mark of completion from a store that a run goes on with, and see that it has all that `create` makes."""
     place = Place.of(store)
     if place.is_local:
         (place.path / records.FOLDER).mkdir(parents=True, exist_ok=True)
     root = zarr.open_group(place.store(), mode="r+", use_consolidated=False)
+    _write(place / RESERVED, empty_group(root.metadata.zarr_format))
     root.attrs[RESERVED] = {**root.attrs[RESERVED], "complete": False}  # type: ignore[dict-item]
 
 

@@ -26,7 +26,7 @@ from typing import Any, BinaryIO
 import msgpack
 import numpy as np
 
-from pipeline.errors import OutputError
+from pipeline.errors import RunError
 from pipeline.storage.chunkfiles import checksum
 from pipeline.storage.files import write_to
 from pipeline.storage.images import RESERVED
@@ -160,7 +160,7 @@ class Segment:
     def append(self, frame: list[Units] | Mapping[str, Any]) -> None:
         """Add a frame: the records of a task, or what else a run notes.
 
-        Raises `OutputError` where the store has been replaced since the segment was begun, and `OSError`.
+        Raises `RunError` where the store has been replaced since the segment was begun, and `OSError`.
         """
         packed = [u.pack() for u in frame] if isinstance(frame, list) else frame
         with self._lock:
@@ -186,18 +186,18 @@ class Segment:
         self._waiting.clear()
 
     def check(self) -> None:
-        """Raise `OutputError` where a local store has been replaced since the segment was begun: begins it."""
+        """Raise `RunError` where a local store has been replaced since the segment was begun: begins it."""
         if self._of.store.is_local:
             with self._lock:
                 self._opened()
 
     def close(self, *, sync: bool = False) -> None:
-        """End the segment, on the disk if asked to."""
+        """End the segment, on the disk if asked to; then it raises `RunError` where the store has been replaced."""
         self.flush()
         with self._lock:
             if self._file is not None:
                 if sync:
-                    os.fsync(self._file)
+                    os.fsync(self._opened())
                 os.close(self._file)
                 self._file = None
 
@@ -207,14 +207,14 @@ class Segment:
     def _opened(self) -> int:
         if self._file is not None:
             if not os.fstat(self._file).st_nlink:
-                raise OutputError(f"{self._of.store} has been replaced by another run")
+                raise RunError(f"{self._of.store} has been replaced by another run")
             return self._file
         # Its folder was made when the run began: where it is gone, so is the run's store.
         try:
             path = self._of.store.path / self._name
             self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o666)
         except FileNotFoundError:
-            raise OutputError(f"{self._of.store} has been replaced by another run, or removed") from None
+            raise RunError(f"{self._of.store} has been replaced by another run, or removed") from None
         self._put(self._file, _framed(self._header()))
         return self._file
 

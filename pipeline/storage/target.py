@@ -72,8 +72,8 @@ def check_file(path: Path, *, overwrite: bool) -> None:
             raise OutputError(f"{path}: there is no folder {path.parent}")
         if path.exists() and not overwrite:
             raise OutputError(f"{path}: exists already; give --overwrite to replace it, or another name")
-    except OSError as error:  # such as a name that is too long
-        raise OutputError(f"{path}: cannot be made: {error.strerror}") from None
+    except (OSError, ValueError) as error:  # a name that is too long, or holds a NUL
+        raise OutputError(f"{path}: cannot be made: {getattr(error, 'strerror', error)}") from None
 
 
 def _check_above(store: Place) -> None:
