@@ -111,6 +111,7 @@ class Course:
         """Make room for an image and note that it is read; return what of it is left to do."""
         source, sights = image.source, Sights()
         with writing_to(self.plan.store):
+            self.journal.check()  # before anything is made in a store that may have been removed
             output.add(self.plan.store, [kept.array for kept in image.kept], new=self.new)
             if described := self.kinds.add(image):
                 self.journal.append({"kind": self.kinds.of(image), "plan": described})
@@ -192,6 +193,7 @@ class Course:
     def _note(self, opened: _Open, *, finished: bool) -> None:
         """Write what is known of an image at its end."""
         image = opened.image
+        self.journal.check()
         if not self.new:
             sweep(self.plan.store, (folder for kept in image.kept for folder in output.folders(kept.array)))
         if not opened.failed:
