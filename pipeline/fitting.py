@@ -156,7 +156,7 @@ def _cut(document: Document) -> str | None:
 def _target(where: str | Path, given: Mapping[str, Any], *, overwrite: bool) -> Path:
     """Return the file where the votes go; `OutputError` where it cannot be written, or is one that is ``given``."""
     target = Path(where)
-    check_file(target, overwrite=True)
+    check_file(target, overwrite=True)  # what is given is refused first, whatever may be replaced
     for kind, other in given.items():
         if isinstance(other, str | Path) and target.exists() and Path(other).exists() and target.samefile(other):
             raise OutputError(f"{target}: holds the {kind}; name another file with --output")

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.errors import HaloflowError
 from pipeline.planning import ImagePlan, Plan
 from pipeline.stack import BoundStack, run_joined
 from pipeline.storage.findings import TABLES
@@ -110,6 +111,8 @@ def can_be_read(plan: Plan) -> bool:
     """Say whether the table of a run says anything, if it makes one: the report repeats it."""
     try:
         return read(plan) is not None or file_of(plan) is None
+    except HaloflowError:  # a place that cannot be reached says nothing of the file
+        raise
     except Exception:  # noqa: BLE001 - whatever a damaged file makes its reader raise
         return False
 

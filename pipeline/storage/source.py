@@ -232,13 +232,13 @@ class Source:
         for run in self._runs:
             boxes |= {"c": run, "y": region[0], "x": region[1]}
             values = np.asarray(array.read(tuple(boxes[axis] for axis in self.axes)), self.dtype)
-            self._check()
+            self._check_there()
             parts.append(values.transpose(order).reshape(len(planes), len(run), *map(len, region)))
         read = [c for run in self._runs for c in range(run.start, run.stop)]
         joined = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
         return joined if read == list(self.picks) else joined[:, [read.index(pick) for pick in self.picks]]
 
-    def _check(self) -> None:
+    def _check_there(self) -> None:
         """Raise `PlaceError` where the array's files are gone: chunks that were then not found are not fill value."""
         if self.array.is_local and not any((self.array.path / name).exists() for name in ("zarr.json", ".zarray")):
             raise PlaceError(f"{self.array} is gone")
