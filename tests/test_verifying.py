@@ -127,9 +127,12 @@ def test_what_is_wrong_with_a_table_is_named(asked: Path, haloflow: Call) -> Non
     path.write_bytes(before[:-3])
     code, _, err = haloflow("verify", "config.yaml")
     assert (code, f"{path}: cannot be read" in err) == (2, True)
+    assert "remove it, and 'haloflow run --resume' makes it again" in err
     path.unlink()
     code, _, err = haloflow("verify", "config.yaml")
     assert (code, "there is no such table" in err) == (2, True)
+    assert haloflow("run", "config.yaml", "--cluster", "serial", "--resume")[0] == 0
+    assert path.read_bytes() == before
 
 
 def test_a_peak_that_is_missing_is_found_however_far_peaks_are_apart(asked: Path, haloflow: Call) -> None:

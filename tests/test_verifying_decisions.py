@@ -78,7 +78,7 @@ def test_what_is_wrong_with_decisions_is_named(tmp_path: Path, op: str) -> None:
         assert any(one.startswith(words) for one in found.tables), (words, found.tables)
         path.write_bytes(before)
     path.unlink()
-    with pytest.raises(OutputError, match=r"decisions\.csv: there is no such table; make it with 'haloflow run'"):
+    with pytest.raises(OutputError, match=r"decisions\.csv: there is no such table; 'haloflow run --resume' makes it"):
         pipeline.verify(job)
 
 
