@@ -166,12 +166,16 @@ def test_the_plan_tells_planes_and_a_failed_task_names_its_own(tmp_path: Path) -
     [
         (("s", "y", "x"), "has the axes s, y, x; expected y and x, and of t, c and z those there are"),
         (("y", "y", "x"), "has the axes y, y, x; expected"),
-        (("a", "b", "c"), None),
+        (("a", "b", "c"), "has the axes a, b, c; expected y and x"),
+        (("time", "lat", "lon"), "has the axes time, lat, lon; expected y and x, .*: rename them"),
+        (("T", "Y", "X"), "has the axes T, Y, X; expected"),
+        ((None, "x", "y"), "has the axes None, x, y; expected"),
+        (("dim_0", "dim_1", "dim_2"), None),
     ],
 )
-def test_axes_of_other_names_are_refused(tmp_path: Path, names: tuple[str, ...], words: str | None) -> None:
+def test_axes_of_other_names_are_refused(tmp_path: Path, names: tuple[str | None, ...], words: str | None) -> None:
     store("tyx", tmp_path / "i.zarr", pixels("tyx"), dimension_names=names)
-    if words is None:  # names that say nothing of y and x are none
+    if words is None:  # these xarray gives to axes that have none
         assert open_image(str(tmp_path / "i.zarr")).axes == ("c", "y", "x")
     else:
         with pytest.raises(pipeline.HaloflowError, match=words):

@@ -156,8 +156,7 @@ def opened(place: Place, level: int, key: str) -> tuple[Source, Sequence[Any]]:
     refuse_unfinished(path.removesuffix(f"/{ARRAY}"), attributes)
     if level:
         raise InputError(f"{path}: {key} is {level}, but this is a plain array: it has no levels")
-    names = _dimension_names(node, attributes)
-    axes = names if names and {"y", "x"} <= set(names) else ("c", "y", "x")[-node.ndim :]
+    axes = _dimension_names(node, attributes) or ("c", "y", "x")[-node.ndim :]
     return _source(path, place, node, axes), (node,)
 
 
@@ -206,10 +205,11 @@ def refuse_escape(place: Place, inner: Place) -> None:
 
 
 def _dimension_names(array: Any, attributes: dict[str, Any]) -> tuple[str, ...] | None:
+    """Return the names of an array's axes; None where it has none, or only those that xarray makes up: ``dim_0``, …"""
     names = getattr(array.metadata, "dimension_names", None) or attributes.get("_ARRAY_DIMENSIONS")
-    if isinstance(names, list | tuple) and len(names) == array.ndim:
-        return tuple(str(name) for name in names)
-    return None
+    if not isinstance(names, list | tuple) or len(names) != array.ndim or not any(isinstance(n, str) for n in names):
+        return None
+    return None if all(name == f"dim_{number}" for number, name in enumerate(names)) else tuple(map(str, names))
 
 
 def _source(
@@ -223,7 +223,9 @@ def _source(
     if len(axes) != array.ndim:
         raise InputError(f"{path}: has {array.ndim} axes and no names of them; expected (y, x) or (c, y, x)")
     if not {"y", "x"} <= shape.keys() or not set(axes) <= set("tczyx") or len(shape) != array.ndim:
-        raise InputError(f"{path}: has the axes {', '.join(axes)}; expected y and x, and of t, c and z those there are")
+        raise InputError(
+            f"{path}: has the axes {', '.join(axes)}; expected y and x, and of t, c and z those there are: rename them"
+        )
     for axis, extent in shape.items():
         if not 1 <= extent <= (MAX_CHANNELS if axis == "c" else MAX_EXTENT):
             raise InputError(f"{path}: its axis {axis} has {extent} pixels; that is no image")
