@@ -29,7 +29,7 @@ def read(bucket):
     """Return what the objects of a bucket hold besides their headers, object by object."""
     found = []
     for key in sorted(bucket.objects):
-        header, *frames = frames_of(BytesIO(bucket.objects[key]))
+        header, *frames = frames_of(BytesIO(bucket.objects[key]), key)
         assert header["plan"] == "plan"
         found.append([[Units.unpack(packed) for packed in frame] for frame in frames])
     return found
@@ -58,3 +58,14 @@ def test_records_that_could_not_be_written_wait_still(monkeypatch):
             segment.append([units(0)])
     segment.append([units(1)])
     assert read(bucket) == [[[units(0)], [units(1)]]]
+
+
+def test_what_waits_is_written_after_a_while_without_a_further_record(monkeypatch):
+    bucket = Bucket()
+    segment = Segments(bucket, "plan", 1).begin()
+    segment.append([units(0)])
+    segment.keep_up()
+    assert not bucket.objects
+    monkeypatch.setattr(records, "WAIT", 0.0)
+    segment.keep_up()
+    assert read(bucket) == [[[units(0)]]]

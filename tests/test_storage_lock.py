@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ import zarr
 
 import pipeline
 from pipeline.errors import OutputError, RunError
-from pipeline.storage import lock, recorded, records
+from pipeline.storage import lock, machine, recorded, records
 from pipeline.storage.place import Place
 from pipeline.storage.records import Segments, Units, units_in
 
@@ -197,8 +198,48 @@ def test_who_is_alive() -> None:
     assert held(started=5.0).alive() is False  # the number was used again
     assert held(pid=2**22 + 1).alive() is False
     assert held(host="other").alive() is True  # it has just begun
-    assert held(host="other", since=time.time() - 2 * lock.DEAD).alive() is None
+    for late in (-2 * lock.DEAD, 3600):  # or its clock is wrong
+        assert held(host="other", since=time.time() + late).alive() is None
     assert lock.Held(held().owner, {"released": True}).alive() is False
+
+
+def test_who_a_process_is_does_not_follow_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    before, read = held(), Path.read_text
+
+    def stepped(path: Path, *given: Any, **more: Any) -> str:
+        """Say that the system was started five seconds later, as when a clock is set."""
+        text = read(path, *given, **more)
+        return "".join(
+            f"btime {int(line.split()[1]) + 5}\n" if line.startswith("btime") else line
+            for line in text.splitlines(True)
+        )
+
+    monkeypatch.setattr(Path, "read_text", stepped)
+    monkeypatch.setattr(machine.psutil.Process, "create_time", lambda _: time.time())
+    assert before.alive() is True
+
+
+def test_an_owner_that_could_not_say_that_it_has_let_go_has_for_its_own_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Place.of(str(tmp_path))
+    first = lock.acquire(store)
+    with monkeypatch.context() as patch:
+
+        def full(*_: Any) -> None:
+            raise OSError(28, "No space left on device")
+
+        patch.setattr(Place, "write", full)
+        first.release("interrupted")
+    assert lock.acquire(store).counter == 2
+
+
+def test_a_lock_is_held_whose_making_was_answered_only_the_second_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create = Place.create
+    monkeypatch.setattr(Place, "create", lambda *given: create(*given) and create(*given))
+    assert lock.acquire(Place.of(str(tmp_path))).counter == 1
 
 
 def test_a_silent_owner_on_another_machine_is_watched_before_it_is_taken_for_dead(

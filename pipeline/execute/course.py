@@ -1,6 +1,7 @@
 """The course of a run: image after image is opened, made, shown and let go of, as the executor asks for work."""
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
@@ -134,10 +135,21 @@ class Course:
         self.open[number] = opened
         return Work(number, image, left)
 
+    @contextmanager
+    def noted(self) -> Iterator[None]:
+        """Write what has been noted, however the work ends; what cannot be written then was said by what ended it."""
+        try:
+            yield
+        finally:
+            with suppress(OSError, HaloflowError):
+                self.journal.flush()
+
     def take(self, outcome: Outcome) -> None:
         """Take what a task tells; the last one of an image lets it go on."""
         if self.lock.lost:
             self.lock.check()
+        with writing_to(self.plan.store):
+            self.journal.keep_up()
         opened, level = self.open[outcome.image], self.levels.get(outcome.image)
         if level is None:
             self._count(opened, outcome)

@@ -1,7 +1,7 @@
 """A run from its beginning to its end: one owner, records of what is done, and a mark when all of it is."""
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -129,10 +129,12 @@ def run(
     finally:
         if told and state == "interrupted" and not lock.lost:
             told.break_off()
-        lock.release(state)
         if state == "refused" and fresh:
             # An empty folder that stood there stays, and in a bucket others may have put things below the same name.
-            plan.store.delete("" if makes else RESERVED)
+            # The lock goes with it: who comes after this run makes a store of its own, and that is left alone.
+            with suppress(OSError):
+                plan.store.delete("" if makes else RESERVED)
+        lock.release(state)
     return report
 
 
@@ -185,7 +187,10 @@ def _found(plan: Plan, before: Mapping[str, Any]) -> Records:
         listed = "".join(f"\n  {line}" for line in changed[:20])
         raise OutputError(f"output.store: {plan.store} was begun by a run that differs; {again}:{listed}")
     found, places = read(plan.store, digest(plan.identity)), {str(place): place for place in plan.places}
-    for event in {event["image"]: event for event in found.events}.values():
+    begun = {event["image"]: event for event in found.events}
+    # In a bucket that note may come after a second of work, and without it nobody knows which input was read.
+    found.images = {name: recorded for name, recorded in found.images.items() if name in begun}
+    for event in begun.values():
         path, array = plan.inputs.get(event["image"]), event["array"]
         if path is None:
             raise OutputError(f"input.images: {event['path']} is in {plan.store} and no longer in the input; {again}")
@@ -224,7 +229,7 @@ def _through(course: Course, execute: Execute, told: RunFile) -> Report:
     """Run all that is not recorded, and end with the mark."""
     plan, lock = course.plan, course.lock
     lock.begin(course.account.news)
-    with Interrupts() as interrupts:
+    with Interrupts() as interrupts, course.noted():
         for outcome in execute(course.work(interrupts.heard), course.segments, interrupts.heard):
             course.take(outcome)
         if interrupts.heard():

@@ -52,8 +52,7 @@ def run_task(plan: ImagePlan | LevelPlan, image: int, block: int, cache: ChunkCa
 def _make_level(plan: LevelPlan, image: int, block: int, cache: ChunkCache, segment: Segment) -> Done:
     started = time.perf_counter()
     plane, place = plan.at(block)
-    segment.check()
-    units, read, written = make(plan.store, plan.array, plan.level, place, cache, plane)
+    units, read, written = make(plan.store, plan.array, plan.level, place, cache, plane, segment.check)
     segment.append([units])
     return Done(image, block, time.perf_counter() - started, read, written, ())
 
@@ -72,13 +71,12 @@ def _make_block(plan: ImagePlan, image: int, block: int, cache: ChunkCache, segm
     del raw
     given = 0
     written: list[Units] = []
-    segment.check()
     for kept, region, one in zip(plan.made, regions, made, strict=True):
         if is_empty(region):
             continue
         units, size = [Units(f"{kept.array.group}/0", *kept.array.box(region, plane), (), ())], 0
         if one.stored:
-            units, size = write(plan.store, kept.array, region, one.stored.units, cache, plane)
+            units, size = write(plan.store, kept.array, region, one.stored.units, cache, plane, segment.check)
         found = None
         if kept.watch and one.seen:
             found = kept.watch.look(one.seen.maps, one.seen.region, region, kept.array.unit).pack()

@@ -7,7 +7,7 @@ and stores) goes through zarr; `pipeline.storage.shards` knows shards.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -105,18 +105,21 @@ class ChunkFiles:
             return np.full(self._sizes, self._filling, self.dtype)
         return chunk if chunk.flags.writeable else chunk.copy()
 
-    def write(self, place: tuple[int, ...], chunk: NDArray[Any]) -> tuple[int, int]:
-        """Write a whole chunk, and return its stored bytes and their checksum.
+    def write(
+        self, place: tuple[int, ...], chunk: NDArray[Any], check: Callable[[], None] = lambda: None
+    ) -> tuple[int, int]:
+        """Write a whole chunk, and return its stored bytes and their checksum; ``check`` raises where it must not be.
 
         One of nothing but the fill value is left out, and whatever lay in its place is removed: it has no bytes.
         """
         key = self.array.metadata.encode_chunk_key(place)
         encoded = self._encoded_unit(chunk)
         if encoded is None:
+            check()
             with suppress(FileNotFoundError):
                 os.unlink(f"{self.folder}/{key}")
             return 0, 0
-        self._put(key, encoded)
+        put(f"{self.folder}/{key}", encoded, self.staging, check)
         return len(encoded), checksum(encoded)
 
     def _encoded_unit(self, chunk: NDArray[Any]) -> bytes | None:
@@ -176,9 +179,6 @@ class ChunkFiles:
             _check(said, chunk.nbytes)
         self.codec.decode(stored, out=chunk)
         return chunk
-
-    def _put(self, key: str, encoded: Any) -> None:
-        put(f"{self.folder}/{key}", encoded, self.staging)
 
     def _is_empty(self, chunk: NDArray[Any]) -> bool:
         """Say whether all is fill value, to the bit (−0 is not 0); a few pixels tell for most chunks that it is not."""

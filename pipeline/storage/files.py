@@ -2,6 +2,8 @@
 
 import os
 import secrets
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 PARTIAL = ".partial"
@@ -45,7 +47,7 @@ def put_aside(target: str, data: Any, folder: str | None = None) -> str:
     return partial
 
 
-def put(target: str, data: Any, folder: str | None = None) -> None:
+def put(target: str, data: Any, folder: str | None = None, check: Callable[[], None] | None = None) -> None:
     """Write a file under a name of its own and rename it into place, so that no reader sees half of it.
 
     Parameters
@@ -54,16 +56,21 @@ def put(target: str, data: Any, folder: str | None = None) -> None:
         Where, and what.
     folder
         Where it is until it is whole; by default beside its place.
+    check
+        Called just before the file is put into its place; where it raises, it is not.
     """
     partial = put_aside(target, data, folder)
     try:
+        if check:
+            check()
         try:
             os.replace(partial, target)
         except FileNotFoundError:
             os.makedirs(os.path.dirname(target), exist_ok=True)
             os.replace(partial, target)
-    except OSError:
-        os.unlink(partial)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            os.unlink(partial)
         raise
 
 

@@ -30,7 +30,7 @@ class Finding:
         """Return what was found; raises `OutputError` where it cannot be read any more."""
         with open_segment(store, self.key) as segment:
             segment.seek(self.at)
-            frame = next(frames_of(segment), None)
+            frame = next(frames_of(segment, f"{store}/{self.key}"), None)
         if frame is None:
             raise OutputError(f"{store}/{self.key}: is damaged; begin anew with --overwrite")
         return Units.unpack(frame[self.nth]).found or b""

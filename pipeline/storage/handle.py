@@ -1,6 +1,7 @@
 """An open array as tasks read and write it: through files where its chunks are files, through zarr otherwise."""
 
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from threading import Lock
 from typing import Any, Literal
@@ -70,13 +71,17 @@ class Handle:
             return self.files.read(box)
         return np.asarray(self.array[tuple(slice(i.start, i.stop) for i in box)])
 
-    def write(self, place: tuple[int, ...], chunk: NDArray[Any]) -> tuple[int, int]:
+    def write(
+        self, place: tuple[int, ...], chunk: NDArray[Any], check: Callable[[], None] = lambda: None
+    ) -> tuple[int, int]:
         """Write a whole write unit, and return its stored bytes and their checksum: 0 and 0 where it is left out.
 
-        What lies beyond the array's end is dropped, and a unit of nothing but fill value is left out.
+        What lies beyond the array's end is dropped, and a unit of nothing but fill value is left out. ``check`` is
+        called at the last moment, and raises where nothing must be written any more.
         """
         if self.files:
-            return self.files.write(place, chunk)
+            return self.files.write(place, chunk, check)
+        check()
         sizes = self.array.shards or self.array.chunks
         ends = zip(place, sizes, self.array.shape, strict=True)
         box = tuple(slice(p * size, min((p + 1) * size, extent)) for p, size, extent in ends)

@@ -10,7 +10,9 @@ An owner is dead where its process is gone (on this machine), or where it has gi
 
 Late writes of a dead owner's workers do no harm. Whoever goes on with its store has the same plan, so they are the same
 bytes, each put in place whole; their records say the same, too. And where the store was begun anew, their segments of
-records are gone: a worker looks for its own before it writes.
+records are gone, and what they had not yet put into its place: a worker looks for its segment before each unit is put
+there. In a bucket, which has no such step, it looks for a lock with a higher number, but not more often than once in a
+second: of a worker that was stopped, and goes on after its store was begun anew, what is on its way then may arrive.
 """
 
 import json
@@ -49,7 +51,7 @@ class Owner:
     namespace: str
     pid: int
     started: float
-    """When the process was started, in seconds of the epoch: numbers of processes are used again."""
+    """When the process was started, as `process_started` says it: numbers of processes are used again."""
     since: float
 
     def __str__(self) -> str:
@@ -76,14 +78,18 @@ class Held:
 
     def alive(self) -> bool | None:
         """Say whether the owner lives; None where only watching for a sign of life could tell: on another machine."""
-        if self.released:
+        if self.released or self.owner.run in _ENDED:
             return False
         if (self.owner.host, self.owner.boot, self.owner.namespace) == (*boot(), namespace()):
             started = process_started(self.owner.pid)
             return started is not None and abs(started - self.owner.started) < 1
-        if self.age < DEAD:
+        if abs(self.age) < DEAD:
             return True
         return None
+
+
+_ENDED: set[str] = set()
+"""Runs of this process that have let go of their stores and could not say so there."""
 
 
 def look(store: Place) -> Held | None:
@@ -163,7 +169,7 @@ class Lock:
 
     def check(self) -> None:
         """Raise `RunError` where another run has taken the store over."""
-        self.lost = self.lost or self.store.read(_key(self.counter + 1)) is not None
+        self.lost = self.lost or is_followed(self.store, self.counter)
         if self.lost:
             raise RunError(f"{self.store} was taken over by another run, so this one has ended")
 
@@ -172,15 +178,17 @@ class Lock:
         self._ended.set()
         if self._thread:
             self._thread.join()
-        with suppress(OSError, PlaceError):  # the run's own end counts
+        try:
             if self.store.read(_key(self.counter)) is not None:  # else it was removed
                 self._say({**self.news(), "released": True, "state": state})
+        except (OSError, PlaceError):  # the run's own end counts
+            _ENDED.add(self.owner.run)
 
     def _beat(self) -> None:
         while not self._ended.wait(BEAT):
             with suppress(OSError, PlaceError):  # a store that cannot be reached shows in the tasks
                 self._say({**self.news(), "state": "running"})
-                self.lost = self.lost or self.store.read(_key(self.counter + 1)) is not None
+                self.lost = self.lost or is_followed(self.store, self.counter)
 
     def _say(self, beat: Mapping[str, Any]) -> None:
         self.store.write(_beat(self.counter), json.dumps({**beat, "time": time.time()}).encode())
@@ -201,12 +209,17 @@ def acquire(store: Place, key: str = KEY) -> Lock:
         started=process_started(os.getpid()) or 0.0,
         since=time.time(),
     )
-    made = store.create(_key(owner.counter), json.dumps(asdict(owner)).encode())
-    now = look(store)
-    if not made or now is None or now.owner != owner:
+    store.create(_key(owner.counter), json.dumps(asdict(owner)).encode())
+    now = look(store)  # and no answer counts: that of the first try may have been lost, and the second finds it there
+    if now is None or now.owner != owner:
         by = f" by {now.owner}" if now else ""
         raise OutputError(f"{key}{store} has just been taken{by}; wait for it or stop it, or name another")
     return Lock(store, owner)
+
+
+def is_followed(store: Place, counter: int) -> bool:
+    """Say whether a lock was made after the one of a number."""
+    return store.read(_key(counter + 1)) is not None
 
 
 def _key(counter: int) -> str:

@@ -4,7 +4,7 @@ The run's own things lie under one reserved name in the root's attributes and as
 and its records. What a run has made is complete when its ``complete`` mark is true; that mark is written last.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import product, takewhile
 from typing import Any, Literal
 
@@ -127,7 +127,13 @@ def units_of(level: Level, region: Region) -> Iterator[tuple[int, int]]:
 
 
 def write(
-    store: Where, m: MapArray, region: Region, units: Stored, cache: ChunkCache | None = None, plane: int = 0
+    store: Where,
+    m: MapArray,
+    region: Region,
+    units: Stored,
+    cache: ChunkCache | None = None,
+    plane: int = 0,
+    check: Callable[[], None] = lambda: None,
 ) -> tuple[list[Units], int]:
     """Write the units of a map that a region (y, x) of a plane covers, and of the levels made along.
 
@@ -143,6 +149,8 @@ def write(
         Of a run: it has the arrays open.
     plane
         The number of the plane, those of the last outer axis running fastest.
+    check
+        Called before each unit is put into its place; raises where the store is another run's by now.
 
     Returns
     -------
@@ -165,7 +173,7 @@ def write(
             whole = unit if level is levels[0] else whole_unit(m, level, values)
             for c in range(len(m.channels)):
                 chunk = whole[c].reshape(m.one(level.unit))
-                written[number][c].append(array.write(m.full(c, place, outer), chunk))
+                written[number][c].append(array.write(m.full(c, place, outer), chunk, check))
             total += values.nbytes
     first, counts = m.box(region, plane)
     return [

@@ -5,6 +5,7 @@ the map's own grid. So its bits depend neither on chunks nor on who made it, nor
 map or at the end.
 """
 
+from collections.abc import Callable
 from itertools import product
 from typing import Any
 
@@ -58,9 +59,15 @@ def whole_unit(m: MapArray, level: Level, values: Stored) -> Stored:
 
 
 def make(
-    store: Where, m: MapArray, number: int, place: tuple[int, int], cache: ChunkCache, plane: int = 0
+    store: Where,
+    m: MapArray,
+    number: int,
+    place: tuple[int, int],
+    cache: ChunkCache,
+    plane: int = 0,
+    check: Callable[[], None] = lambda: None,
 ) -> tuple[Units, int, int]:
-    """Make a write unit of a level of a plane from the level before, which is complete.
+    """Make a write unit of a level of a plane from the level before, which is complete; ``check`` is as in `write`.
 
     Returns its record, bytes read and bytes written.
 
@@ -84,6 +91,6 @@ def make(
             rows, columns = (p.within(i) for p, i in zip(part, region, strict=True))
             unit[:, rows, columns] = made = shrunk(m, values, level.steps)
             taken, given = taken + values.nbytes, given + made.nbytes
-        written.append(target.write(m.full(c, place, outer), unit.reshape(m.one(level.unit))))
+        written.append(target.write(m.full(c, place, outer), unit.reshape(m.one(level.unit)), check))
     counts = m.full(len(m.channels), (1, 1), [1] * len(outer))
     return Units.of(f"{m.group}/{number}", m.full(0, place, outer), counts, written), taken, given

@@ -26,10 +26,11 @@ from typing import Any, BinaryIO
 import msgpack
 import numpy as np
 
-from pipeline.errors import RunError
+from pipeline.errors import OutputError, RunError
 from pipeline.storage.chunkfiles import checksum
 from pipeline.storage.files import write_to
 from pipeline.storage.images import RESERVED
+from pipeline.storage.lock import is_followed
 from pipeline.storage.machine import boot
 from pipeline.storage.place import Place
 from pipeline.storage.windows import Sight
@@ -155,6 +156,7 @@ class Segment:
         self._file: int | None = None
         self._waiting: list[bytes] = []
         self._written = time.monotonic()
+        self._looked: float | None = None
         self._objects = 0
 
     def append(self, frame: list[Units] | Mapping[str, Any]) -> None:
@@ -168,8 +170,12 @@ class Segment:
                 self._put(self._opened(), _framed(packed))
             else:
                 self._waiting.append(_framed(packed))
-                if time.monotonic() - self._written >= WAIT:
-                    self._write()
+        self.keep_up()
+
+    def keep_up(self) -> None:
+        """Write what waits to be written, if that was last done a while ago."""
+        if time.monotonic() - self._written >= WAIT:
+            self.flush()
 
     def flush(self) -> None:
         """Write what waits to be written; raises what the store raises, and then it waits still."""
@@ -186,10 +192,20 @@ class Segment:
         self._waiting.clear()
 
     def check(self) -> None:
-        """Raise `RunError` where a local store has been replaced since the segment was begun: begins it."""
-        if self._of.store.is_local:
-            with self._lock:
+        """Raise `RunError` where the store has been replaced since the segment was begun: in a local one, begins it.
+
+        In a bucket, whether another run owns the store is asked at most once in `WAIT`.
+        """
+        with self._lock:
+            if self._of.store.is_local:
                 self._opened()
+            elif self._looked is None or time.monotonic() - self._looked >= WAIT:
+                self._refuse_other_owner()
+                self._looked = time.monotonic()
+
+    def _refuse_other_owner(self) -> None:
+        if is_followed(self._of.store, self._of.counter):
+            raise RunError(f"{self._of.store} was taken over by another run")
 
     def close(self, *, sync: bool = False) -> None:
         """End the segment, on the disk if asked to; then it raises `RunError` where the store has been replaced."""
@@ -209,6 +225,7 @@ class Segment:
             if not os.fstat(self._file).st_nlink:
                 raise RunError(f"{self._of.store} has been replaced by another run")
             return self._file
+        self._refuse_other_owner()
         # Its folder was made when the run began: where it is gone, so is the run's store.
         try:
             path = self._of.store.path / self._name
@@ -233,11 +250,21 @@ def _framed(plain: Any) -> bytes:
     return _HEAD.pack(len(payload), checksum(payload)) + payload
 
 
-def frames_of(segment: BinaryIO) -> Iterator[Any]:
-    """Give the frames of a segment up to the first that is torn, one at a time."""
-    while len(head := segment.read(_HEAD.size)) == _HEAD.size:
+def frames_of(segment: BinaryIO, where: str) -> Iterator[Any]:
+    """Give the frames of a segment up to the first that is torn, one at a time.
+
+    Raises `OutputError`, which says ``where``, if the segment cannot be read.
+    """
+
+    def read(length: int) -> bytes:
+        try:
+            return segment.read(length)
+        except OSError as error:
+            raise OutputError(f"{where}: cannot be read: {error.strerror}") from None
+
+    while len(head := read(_HEAD.size)) == _HEAD.size:
         length, expected = _HEAD.unpack(head)
-        payload = segment.read(length)
+        payload = read(length)
         if len(payload) < length or checksum(payload) != expected:
             return
         yield msgpack.unpackb(payload)
@@ -250,6 +277,8 @@ def open_segment(store: Place, key: str) -> Iterator[BinaryIO]:
         segment: BinaryIO = (store.path / key).open("rb") if store.is_local else BytesIO(store.read(key) or b"")
     except FileNotFoundError:
         segment = BytesIO()
+    except OSError as error:
+        raise OutputError(f"{store}/{key}: cannot be read: {error.strerror}") from None
     with segment:
         yield segment
 
@@ -258,7 +287,7 @@ def segments_of(store: Place, plan: str) -> Iterator[tuple[str, Mapping[str, Any
     """Give the segments of a store that hold for a plan, in their order: key, header, and frames where they are."""
     for key in sorted(store.list(FOLDER)):
         with open_segment(store, key) as segment:
-            frames = frames_of(segment)
+            frames = frames_of(segment, f"{store}/{key}")
             header = next(frames, None)
             if isinstance(header, dict) and header.get("format") == 1 and header.get("plan") == plan:
                 yield key, header, frames, segment
