@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from dask.utils import parse_bytes
 
-from pipeline.errors import PlanError, listed, whole_number
+from pipeline.errors import PlanError, counted, listed, whole_number
 from pipeline.kernels import TOLERANCE
 from pipeline.kinds import Kinds
 
@@ -142,6 +142,7 @@ def image_dict(image: "ImagePlan") -> dict[str, Any]:
         "dtype": image.source.dtype,
         "black": image.scale.ends[0],
         "white": image.scale.ends[1],
+        "notes": list(image.notes),
         "layers": layers,
         "receptive_field": [w.span for w in composed],
         "stride": [w.stride for w in composed],
@@ -194,15 +195,15 @@ def plan_text(plan: "Plan", most: int = 3) -> str:
     """Return a plan in words; of many images one of each kind, and of many kinds the first few."""
     told = plan_dict(plan)
     count = len(told["inputs"]) - len(told["bad"])
-    lines = [f"plan for {plan.store}: {_count(count, 'image')}, {_count(told['tasks'], 'task')}"]
+    lines = [f"plan for {plan.store}: {counted(count, 'image')}, {counted(told['tasks'], 'task')}"]
     for image in told["images"][:most]:
         lines += ["", *_image_lines(image)]
         if image["alike"]:
-            lines.append(f"  alike     {_count(len(image['alike']), 'more image')}, each of as many tasks")
+            lines.append(f"  alike     {counted(len(image['alike']), 'more image')}, each of as many tasks")
     lines += [f"cannot be run: {bad['path']}: {bad['reason']}" for bad in told["bad"]]
     if rest := told["images"][most:]:
         more = sum(1 + len(image["alike"]) for image in rest)
-        lines += ["", f"… and {_count(more, 'more image')} of {_count(len(rest), 'other kind')} (all with --json)"]
+        lines += ["", f"… and {counted(more, 'more image')} of {counted(len(rest), 'other kind')} (all with --json)"]
     lines += [
         "",
         f"a worker    {size(told['peak_memory'])} at its peak, of {size(plan.memory)} allowed",
@@ -214,10 +215,6 @@ def plan_text(plan: "Plan", most: int = 3) -> str:
 
 def _span(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{names[0]} … {names[-1]}"
-
-
-def _count(number: int, thing: str) -> str:
-    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
 def _looked_at(looked: dict[str, Any]) -> str:
@@ -278,6 +275,7 @@ def _image_lines(image: dict[str, Any]) -> list[str]:
         f"chunks {times(image['chunks'])}; {image['black']:g} means -1, {image['white']:g} means +1",
         *([f"  channels  {listed(image['channels'])}"] if _are_named(image["channels"]) else []),
         *([f"  missing   {_missing(image)}"] if image["missing_chunks"] != 0 else []),
+        *(f"  note      {note}" for note in image["notes"]),
         *("  " + ("layers    " if not n else "          ") + row for n, row in enumerate(table)),
         *(f"            {reason}" for reason in reasons),
         f"  halo      {times(image['halo'])} input pixels, stride {times(image['stride'])}",

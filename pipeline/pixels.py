@@ -1,7 +1,8 @@
 """Between stored numbers and map values: which pixel values mean −1 and +1, and how a map is kept in few bits."""
 
 import math
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -241,6 +242,22 @@ def stored_dtype(dtype: DTypeLike) -> str:
     if kind.kind not in "biuf" or kind.itemsize > 8:  # Zarr has no longer floats than these
         raise InputError(f"pixels are of type {kind}; they must be booleans, integers or floats of at most 64 bits")
     return kind.newbyteorder("=").name
+
+
+def scaling(attributes: Mapping[str, Any]) -> tuple[tuple[str, float], ...]:
+    """Return the numbers by which the CF conventions decode an array; none where its numbers are its values.
+
+    >>> scaling({"scale_factor": 0.5, "_FillValue": -1, "units": "m"}), scaling({"_FillValue": -1})
+    ((('scale_factor', 0.5), ('_FillValue', -1.0)), ())
+    """
+    told = {}
+    for name in ("scale_factor", "add_offset", "missing_value", "_FillValue"):
+        number = attributes.get(name)
+        # A whole number in JSON may be larger than any float; and NaN, which is not itself, would tell kinds apart.
+        if isinstance(number, int | float) and abs(number) <= sys.float_info.max:
+            told[name] = float(number)
+    decoded = (told.get("scale_factor", 1.0), told.get("add_offset", 0.0)) != (1.0, 0.0)
+    return tuple(told.items()) if decoded else ()
 
 
 def is_interleaved(shape: Sequence[int]) -> bool:

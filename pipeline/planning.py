@@ -64,6 +64,17 @@ class ImagePlan:
         return other
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should know of the image, a line each."""
+        if not self.source.scaled:
+            return ()
+        told = ", ".join(f"{name} {number:g}" for name, number in self.source.scaled)
+        return (
+            f"its attributes say what its numbers stand for ({told}), and they are taken as they are stored: set "
+            "input.black and input.white to the numbers that mean -1 and +1, or make such maps with dtype float32",
+        )
+
+    @property
     def kept(self) -> tuple[Kept, ...]:
         """Of what tasks make what is stored."""
         return tuple(k for k in self.made if k.stored)

@@ -16,6 +16,17 @@ LAYERS = [
 ]
 
 
+def job(folder, image, **output):
+    return pipeline.load(
+        {
+            "input": {"images": str(image)},
+            "features": {"f": "#.#\n..#\n#.."},
+            "layers": LAYERS,
+            "output": {"store": str(folder / "o.zarr"), "layers": ["sigmoid"], **output},
+        }
+    )
+
+
 @pytest.mark.parametrize(
     ("kept", "kernel", "told"),
     [
@@ -26,15 +37,39 @@ LAYERS = [
 )
 def test_a_layer_that_another_ones_kernel_makes_is_told_with_it(tmp_path, kept, kernel, told):
     zarr.save_array(tmp_path / "i.zarr", np.zeros((16, 16), np.uint8))
-    job = pipeline.load(
-        {
-            "input": {"images": str(tmp_path / "i.zarr")},
-            "features": {"f": "#.#\n..#\n#.."},
-            "layers": LAYERS,
-            "output": {"store": str(tmp_path / "o.zarr"), "layers": kept},
-        }
-    )
-    lines = str(pipeline.plan(job, kernel=kernel)).splitlines()
+    plan = pipeline.plan(job(tmp_path, tmp_path / "i.zarr", layers=kept), kernel=kernel)
+    lines = str(plan).splitlines()
     rows = [re.split(r" {2,}", line.removeprefix("  layers").strip()) for line in lines]
     found = {row[0]: row[1] for row in rows if len(row) > 4}
     assert [found[layer["type"]] for layer in LAYERS] == told
+
+
+@pytest.mark.parametrize(
+    ("attributes", "told"),
+    [
+        (
+            {"scale_factor": 0.25, "add_offset": 7, "missing_value": -9},
+            "(scale_factor 0.25, add_offset 7, missing_value -9)",
+        ),
+        ({"add_offset": 0.5, "_FillValue": "AAAAAAAA+H8="}, "(add_offset 0.5)"),
+        ({"scale_factor": 2.0}, "(scale_factor 2)"),
+        ({"scale_factor": 1.0, "add_offset": 0, "missing_value": 0}, None),
+        ({"scale_factor": "2", "add_offset": 10**400, "_FillValue": [1]}, None),
+    ],
+)
+def test_numbers_that_stand_for_others_are_told(tmp_path, attributes, told):
+    array = zarr.create_array(tmp_path / "i.zarr", shape=(16, 16), dtype="i2", attributes=attributes)
+    array[:] = 1
+    plan = pipeline.plan(job(tmp_path, tmp_path / "i.zarr"))
+    notes = plan.to_dict()["images"][0]["notes"]
+    assert (told is not None) == bool(notes)
+    assert all(told in note and f"  note      {note}" in str(plan).splitlines() for note in notes)
+
+
+@pytest.mark.parametrize(("dtype", "notes"), [("int16", 1), ("float32", 0)])
+def test_maps_of_scaled_integers_are_told_when_they_are_an_input(tmp_path, dtype, notes):
+    zarr.save_array(tmp_path / "i.zarr", np.ones((16, 16), np.uint8))
+    output = {"dtype": dtype, "range": [0, 9]} if dtype == "int16" else {}
+    pipeline.run(pipeline.plan(job(tmp_path, tmp_path / "i.zarr", **output)), "serial")
+    again = job(tmp_path, tmp_path / "o.zarr/i/sigmoid", store=str(tmp_path / "p.zarr"))
+    assert len(pipeline.plan(again).images[0].notes) == notes

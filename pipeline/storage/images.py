@@ -12,7 +12,7 @@ import numpy as np
 import zarr
 
 from pipeline.errors import HaloflowError, InputError
-from pipeline.pixels import is_interleaved, stored_dtype
+from pipeline.pixels import is_interleaved, scaling, stored_dtype
 from pipeline.storage.allowed import check_codecs
 from pipeline.storage.geo import read_geo
 from pipeline.storage.globs import is_pattern, matches
@@ -264,6 +264,7 @@ def _source(
         translation=(top, left),
         units=(high, wide),
         fill=None if array.fill_value is None else np.asarray(array.fill_value, dtype).item(),
+        scaled=scaling(dict(array.attrs)),
     )
 
 

@@ -77,6 +77,8 @@ class Source:
         Where it lies on Earth.
     fill
         What the pixels of a chunk are that is not stored; None where that is not said.
+    scaled
+        What the array's attributes say of values that its numbers stand for: see `pipeline.pixels.scaling`.
     digest
         A name for the image's metadata: other metadata, another name.
     """
@@ -99,6 +101,7 @@ class Source:
     units: tuple[str | None, str | None] = (None, None)
     geo: Geo | None = None
     fill: float | None = None
+    scaled: tuple[tuple[str, float], ...] = ()
     digest: str = ""
 
     @property
