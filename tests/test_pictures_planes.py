@@ -1,5 +1,7 @@
 """Planes along t, c and z lie where the file says, with their sizes and names."""
 
+import math
+
 import numpy as np
 import pytest
 import tifffile
@@ -7,6 +9,7 @@ import zarr
 from ome_zarr_models.v05.image import Image
 
 from pipeline.ingesting.ingest import ingest
+from pipeline.storage.images import open_image
 from tests.ingested import noise
 
 GREY = {"photometric": "minisblack"}
@@ -57,6 +60,24 @@ def test_sizes_and_names_of_imagej(tmp_path):
     scale = multiscale["datasets"][0]["coordinateTransformations"][0]["scale"]
     assert dict(zip("czyx", scale, strict=True)) == {"c": 1, "z": 1.5, "y": 0.5, "x": 0.25}
     assert [axis.get("unit") for axis in multiscale["axes"]] == [None, *["micrometer"] * 3]
+
+
+@pytest.mark.parametrize(
+    ("sized", "told", "expected"),
+    [
+        (True, {"xorigin": 10.0, "yorigin": -3.5, "zorigin": 2}, (-3.0, 1.75, -2.5)),
+        (True, {"xorigin": 0.5}, (0, 0, -0.125)),
+        (True, {"xorigin": "left", "zorigin": math.inf}, (0, 0, 0)),
+        (False, {"xorigin": 10.0, "yorigin": -3.5, "zorigin": 2}, (0, 0, 0)),
+    ],
+)
+def test_the_origin_of_imagej_is_the_pixel_that_lies_at_0(tmp_path, sized, told, expected):
+    metadata = {"axes": "ZYX", **({"unit": "um", "spacing": 1.5} if sized else {}), **told}
+    options = {"imagej": True, "metadata": metadata, "resolution": (4, 2)}
+    tifffile.imwrite(tmp_path / "a.tif", noise(3, 31, 37), **options)
+    ingest(tmp_path / "a.tif", tmp_path / "a.zarr")
+    source = open_image(str(tmp_path / "a.zarr"))
+    assert (source.outer[0].translation, *source.translation) == expected
 
 
 def test_steps_in_time_and_depth_of_ome(tmp_path):

@@ -133,3 +133,6 @@ def _imagej(told: dict[str, Any], page: Any, found: Described) -> None:
     labels = [str(label) for label in told.get("Labels", ())]
     if len(labels) == int(told.get("channels", 1)):
         found.channels = tuple(labels)
+    for axis, unit in units.items():
+        if axis in found.scale and f"{axis}origin" in told:  # in pixels from the first one: where 0 lies
+            found.put(axis, (0 - told[f"{axis}origin"]) * found.scale[axis], unit)
