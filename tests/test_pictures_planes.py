@@ -62,6 +62,16 @@ def test_sizes_and_names_of_imagej(tmp_path):
     assert [axis.get("unit") for axis in multiscale["axes"]] == [None, *["micrometer"] * 3]
 
 
+def test_inches_that_imagej_itself_names_are_sizes(tmp_path):
+    """Unlike those of the resolution tags alone, which mostly are a printer's."""
+    options = {"imagej": True, "metadata": {"axes": "ZYX", "unit": "inch", "spacing": 0.125}, "resolution": (400, 200)}
+    tifffile.imwrite(tmp_path / "a.tif", noise(3, 31, 37), **options)
+    ingest(tmp_path / "a.tif", tmp_path / "a.zarr")
+    source = open_image(str(tmp_path / "a.zarr"))
+    assert (source.outer[0].scale, *source.scale) == (0.125, 0.005, 0.0025)
+    assert (source.outer[0].unit, *source.units) == ("inch",) * 3
+
+
 @pytest.mark.parametrize(
     ("sized", "told", "expected"),
     [

@@ -12,8 +12,8 @@ import tifffile
 from pipeline.pictures.base import PIXEL, TIMES, UNITS
 from pipeline.storage.units import base_unit
 
-_SPELT = {"micron": "µm", "um": "µm", r"\u00B5m": "µm", "\u03bcm": "µm"}
-"""What ImageJ and others write for µm: OME's sign begins with U+00B5, and some keyboards' with U+03BC."""
+_SPELT = {"micron": "µm", "um": "µm", r"\u00B5m": "µm", "\u03bcm": "µm", "inch": "in"}
+"""What ImageJ and others write for OME's signs: that of µm begins with U+00B5, and some keyboards' with U+03BC."""
 
 
 @dataclass
@@ -80,7 +80,7 @@ def described(tif: Any, series: Any) -> Described:
         elif series.kind == "imagej":
             _imagej(tif.imagej_metadata, series.keyframe, found)
         else:
-            # Inches mostly are a printer's, or made up.
+            # Inches of which nothing but this tag tells mostly are a printer's, or made up.
             if series.keyframe.resolutionunit == tifffile.RESUNIT.CENTIMETER:
                 for axis, number in zip("xy", series.keyframe.resolution, strict=True):
                     found.add(axis, 1e4 / number, "micrometer")
