@@ -66,6 +66,25 @@ def test_there_and_back(tmp_path, grid):
             assert np.array_equal(c.read(1), values[1, 17:101, 33:300])
 
 
+@pytest.mark.parametrize(
+    ("photometric", "named", "expected"),
+    [
+        ("minisblack", ["", "near infrared", "", ""], ("0", "near infrared", "2", "3")),
+        ("rgb", ["", "", "", "mask"], ("red", "green", "blue", "mask")),
+        ("minisblack", ["", "", "", ""], ("0", "1", "2", "3")),
+    ],
+)
+def test_bands_without_a_name_take_none_from_the_others(tmp_path, photometric, named, expected):
+    profile = {"driver": "GTiff", "count": 4, "height": 20, "width": 30, "dtype": "uint8", "crs": "EPSG:32633"}
+    transform = rasterio.Affine(10, 0, 5e5, 0, -10, 5e6)
+    with rasterio.open(tmp_path / "a.tif", "w", transform=transform, photometric=photometric, **profile) as file:
+        file.write(noise(4, 20, 30))
+        for band, name in enumerate(named, 1):
+            if name:
+                file.set_band_description(band, name)
+    assert ingest(tmp_path / "a.tif", tmp_path / "a.zarr").channels == expected
+
+
 LAYERS = """
   - {type: convolution, name: same, features: [spot], match: sum, padding: same}
   - {type: pool, name: pooled, window: 3, stride: 2}

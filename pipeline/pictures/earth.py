@@ -16,7 +16,10 @@ _UNITS = {"metre": "meter", "meter": "meter", "foot": "foot", "kilometre": "kilo
 
 @dataclass(frozen=True)
 class Located:
-    """Scale, translation and units by axis, the attributes to keep, the bands' names, and what to tell the user."""
+    """Scale, translation and units by axis, the attributes to keep, the bands' names, and what to tell the user.
+
+    The name of a band that has none is empty.
+    """
 
     scale: dict[str, float] = field(default_factory=dict)
     translation: dict[str, float] = field(default_factory=dict)
@@ -42,7 +45,7 @@ def located(tif: Any, source: Path, path: str) -> Located:
                 affine, crs, bands = tuple(file.transform)[:6], file.crs, file.descriptions
     except Exception as error:  # noqa: BLE001 - whatever damaged tags make GDAL raise; no pixel depends on them
         return Located(notes=(f"{path}: its place on Earth cannot be read and is left out: {error}",))
-    channels = bands if all(bands) else ()
+    channels = tuple(name or "" for name in bands) if any(bands) else ()
     if crs is None or affine == (1, 0, 0, 0, 1, 0):
         return Located(
             channels=channels, notes=(f"{path}: names no coordinate system or no place in one, so none is kept",)

@@ -132,14 +132,18 @@ def _picture(tif: Any, source: Path, opening: Opening) -> Picture:
 
 
 def _channels(told: tuple[str, ...], axes: _Axes, samples: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the names of all channels, of which each may have several samples."""
+    """Return the names of all channels, of which each may have several samples; one told without has a plain name."""
     count = axes.extent("C")
-    if len(told) == count * len(samples):
-        return told
-    if count == 1:
-        return samples
-    named = told if len(told) == count else names(count, colour=False)
-    return named if len(samples) == 1 else tuple(f"{name} {sample}" for name in named for sample in samples)
+    plain = samples
+    if count > 1:
+        named = _named(told, names(count, colour=False))
+        plain = named if len(samples) == 1 else tuple(f"{name} {sample}" for name in named for sample in samples)
+    return _named(told, plain)
+
+
+def _named(told: tuple[str, ...], plain: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the names told, if they are of as many, with plain ones for those that are empty."""
+    return tuple(a or b for a, b in zip(told, plain, strict=True)) if len(told) == len(plain) else plain
 
 
 @dataclass(frozen=True)
