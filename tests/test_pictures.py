@@ -48,6 +48,24 @@ def test_png_colours_of_any_depth(tmp_path, colour, bits):
     holds(tmp_path / "a.zarr", np.moveaxis(values, 2, 0), ("0", "alpha") if colour == 4 else COLOURS[:bands])
 
 
+@pytest.mark.parametrize("ending", ["png", "tif"])
+def test_grey_and_alpha_are_named_alike_in_every_format(tmp_path, ending):
+    values = noise(31, 37, 2)
+    picture = PIL.Image.fromarray(values)
+    assert picture.mode == "LA"
+    picture.save(tmp_path / f"a.{ending}")
+    ingest(tmp_path / f"a.{ending}", tmp_path / "a.zarr")
+    holds(tmp_path / "a.zarr", np.moveaxis(values, 2, 0), ("0", "alpha"))
+
+
+def test_two_samples_of_which_none_is_alpha_are_numbered(tmp_path):
+    values = noise(31, 37, 2)
+    options = {"photometric": "minisblack", "planarconfig": "contig", "extrasamples": ["unspecified"]}
+    tifffile.imwrite(tmp_path / "a.tif", values, **options)
+    ingest(tmp_path / "a.tif", tmp_path / "a.zarr")
+    holds(tmp_path / "a.zarr", np.moveaxis(values, 2, 0))
+
+
 @pytest.mark.parametrize("bits", [1, 2, 4])
 def test_png_greys_of_few_bits_go_from_black_to_white(tmp_path, bits):
     values = RNG.integers(0, 2**bits, (6, 8))

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from pipeline.describe import size
 from pipeline.errors import InputError
-from pipeline.pictures.base import Block, Format, Opening, Picture, names, reading
+from pipeline.pictures.base import GREY_ALPHA, Block, Format, Opening, Picture, names, reading
 from pipeline.pictures.described import described
 from pipeline.pictures.earth import located
 from pipeline.pixels import stored_dtype
@@ -110,10 +110,11 @@ def _picture(tif: Any, source: Path, opening: Opening) -> Picture:
     where = located(tif, source, path)
     coloured = samples >= 3 and page.photometric in (tifffile.PHOTOMETRIC.RGB, tifffile.PHOTOMETRIC.YCBCR)
     alpha = bool(page.extrasamples) and page.extrasamples[0] > 0
+    plain = GREY_ALPHA if alpha and samples == 2 else names(samples, colour=coloured, alpha=alpha)
     others = len(tif.series) - 1
     notes = (f"{path}: holds {others} more images, which are left out",) if others else ()
     return Picture(
-        channels=_channels(where.channels or told.channels, axes, names(samples, colour=coloured, alpha=alpha)),
+        channels=_channels(where.channels or told.channels, axes, plain),
         extents=(axes.extent("Y"), axes.extent("X")),
         dtype=dtype,
         read=read,
