@@ -1,5 +1,8 @@
 """An image of the Earth stays where it is: from a GeoTIFF through maps to a GeoTIFF, as rasterio sees both."""
 
+import json
+import math
+
 import numpy as np
 import pytest
 import tifffile
@@ -22,6 +25,12 @@ GRIDS = {
     "degrees": ("EPSG:4326", (0.25, 0, -10.5, 0, -0.125, 60.0)),
     "rows run north": ("EPSG:3857", (30.0, 0, 1e6, 0, 15.0, -2e6)),
 }
+OBLIQUE = {
+    "rotated": ("EPSG:32633", (16.0, 12.0, 420_000.0, 12.0, -16.0, 4_520_000.0)),
+    "sheared": ("EPSG:3857", (30.0, 7.5, 1e6, 0.0, -15.0, -2e6)),
+    "mirrored": ("EPSG:4326", (-0.25, 0.0, 10.5, 0.0, -0.125, 60.0)),
+}
+"""Grids that do not run along the world's axes."""
 
 
 def write(path, values, crs, affine):
@@ -66,6 +75,49 @@ def test_there_and_back(tmp_path, grid):
             assert np.array_equal(c.read(1), values[1, 17:101, 33:300])
 
 
+@pytest.mark.parametrize("sized", [False, True])
+@pytest.mark.parametrize("grid", OBLIQUE)
+def test_an_oblique_grid_there_and_back(tmp_path, grid, sized):
+    write(tmp_path / "a.tif", noise(2, 31, 43), *OBLIQUE[grid])
+    if sized:  # its coordinates are then neither the world's nor pixels
+        with rasterio.open(tmp_path / "a.tif", "r+") as file:
+            file.update_tags(TIFFTAG_XRESOLUTION=2000, TIFFTAG_YRESOLUTION=4000, TIFFTAG_RESOLUTIONUNIT=3)
+    ingest(tmp_path / "a.tif", tmp_path / "a.zarr")
+    assert open_image(str(tmp_path / "a.zarr")).scale == ((2.5, 5.0) if sized else (1.0, 1.0))
+    assert export(str(tmp_path / "a.zarr"), tmp_path / "b.tif").notes == ()
+    export(str(tmp_path / "a.zarr"), tmp_path / "c.tif", region=((17, 21), (33, 40)))
+    with rasterio.open(tmp_path / "a.tif") as a, rasterio.open(tmp_path / "b.tif") as b:
+        assert a.crs == b.crs
+        assert a.transform.almost_equals(b.transform, 1e-8)
+        with rasterio.open(tmp_path / "c.tif") as c:
+            assert np.allclose(c.xy(0, 0), a.xy(17, 33), rtol=1e-12)
+            assert np.allclose(c.xy(3, 6), a.xy(20, 39), rtol=1e-12)
+
+
+def test_peaks_on_an_oblique_grid_are_of_no_reference_system(tmp_path):
+    values = np.zeros((1, 50, 60), "uint8")
+    values[0, 20, 30] = 255
+    write(tmp_path / "a.tif", values, *OBLIQUE["rotated"])
+    ingest(tmp_path / "a.tif", tmp_path / "a.zarr")
+    job = pipeline.load(
+        {
+            "input": {"images": str(tmp_path / "a.zarr")},
+            "features": {"spot": {"rows": [[0, 0, 0], [0, 1, 0], [0, 0, 0]]}},
+            "layers": [{"type": "convolution", "name": "spots", "features": ["spot"], "match": "sum"}],
+            "output": {
+                "store": str(tmp_path / "maps.zarr"),
+                "layers": [],
+                "detections": {"layer": "spots", "threshold": 0.5, "distance": 2, "format": "geojson"},
+            },
+        }
+    )
+    assert pipeline.run(pipeline.plan(job), "serial").complete
+    told = json.loads((tmp_path / "maps.zarr/_haloflow/tables/detections.geojson").read_text())
+    assert "crs" not in told
+    assert [feature["geometry"]["coordinates"] for feature in told["features"]] == [[30, 20]]
+    assert pipeline.verify(job).tables == ()
+
+
 @pytest.mark.parametrize(
     ("photometric", "named", "expected"),
     [
@@ -93,9 +145,9 @@ LAYERS = """
 """
 
 
-@pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.parametrize("grid", [*GRIDS, *OBLIQUE])
 def test_a_dot_stays_in_its_place(tmp_path, grid):
-    crs, affine = GRIDS[grid]
+    crs, affine = {**GRIDS, **OBLIQUE}[grid]
     rng = np.random.default_rng(len(grid))
     values = np.zeros((1, 150, 170), "uint8")
     row, column = (int(n) for n in rng.integers(30, 120, 2))
@@ -116,9 +168,10 @@ def test_a_dot_stays_in_its_place(tmp_path, grid):
         with rasterio.open(tmp_path / f"{layer}.tif") as file:
             found = file.read(1)
             rows, columns = np.nonzero(found == found.max())  # of an even feature or a pool, several share the greatest
-            centre = np.mean([file.xy(y, x) for y, x in zip(rows, columns, strict=True)], 0)
             assert file.crs == rasterio.CRS.from_string(crs)
-            assert np.all(np.abs(centre - dot) <= np.abs([file.transform.a, file.transform.e]) / 2 + 1e-9), layer
+            a, b, c, d, e, f = tuple(file.transform)[:6]
+            place = np.linalg.solve([[a, b], [d, e]], dot - (c, f)) - 0.5  # of the dot in pixels of the map
+            assert np.all(np.abs(place - (columns.mean(), rows.mean())) <= 0.5 + 1e-6), layer
 
 
 @given(
@@ -147,10 +200,11 @@ def test_what_cannot_be_kept_is_told(tmp_path, monkeypatch):
     assert "rotated" in made.notes[0]
     assert zarr.open_group(tmp_path / "a.zarr", mode="r").attrs["geo"]["affine"] == list(rotated)
     source = open_image(str(tmp_path / "a.zarr"))
-    assert (source.scale, source.translation, source.geo) == ((1, 1), (0, 0), None)
+    assert (source.scale, source.translation) == ((1, 1), (0, 0))
+    zarr.open_group(tmp_path / "a.zarr").attrs["geo"] = {"crs": "EPSG:32633", "affine": [1, 2, 0, 2, 4, 0]}
     for name, told in (("a.tif", 1), ("a.npy", 0)):
         notes = export(str(tmp_path / "a.zarr"), tmp_path / f"out.{name}").notes
-        assert sum("place on Earth is left out" in note and "rotated" in note for note in notes) == told
+        assert sum("place on Earth is left out" in note and "cannot be used" in note for note in notes) == told
     write(tmp_path / "b.tif", values, None, (1.5, 0, 7, 0, -1.5, 9))
     made = ingest(tmp_path / "b.tif", tmp_path / "b.zarr")
     assert ("no coordinate system" in made.notes[0], made.channels) == (True, ("band <0>",))
@@ -169,7 +223,19 @@ def test_damaged_places_are_told_and_pixels_kept(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "told", [None, 3, {}, {"crs": 3}, {"crs": "EPSG:1", "affine": "x"}, {"crs": "", "affine": [1]}]
+    "told",
+    [
+        None,
+        3,
+        {},
+        {"crs": 3},
+        {"crs": "EPSG:1", "affine": "x"},
+        {"crs": "", "affine": [1]},
+        {"crs": "", "affine": [1, 2, 0, 2, 4, 0]},
+        {"crs": "", "affine": [1, 1, 0, -1, 1, math.inf]},
+        {"crs": "", "affine": [10**400, 1, 0, -1, 1, 0]},
+        {"crs": "", "affine": [1e300, 1, 0, -1, 1e300, 0]},
+    ],
 )
 def test_hostile_attributes_are_no_place(tmp_path, told):
     tifffile.imwrite(tmp_path / "a.tif", noise(20, 30))

@@ -12,7 +12,7 @@ import numpy as np
 from pipeline.geometry import Interval, Region
 from pipeline.pixels import Encoding
 from pipeline.storage.codecs import Codec
-from pipeline.storage.geo import Geo
+from pipeline.storage.geo import Geo, Oblique
 from pipeline.storage.metadata import Placed, Version, Window, describe
 from pipeline.storage.source import Outer, place_of
 
@@ -159,7 +159,7 @@ class MapArray:
     """How further levels are made, where there are any."""
     version: Version = "0.5"
     """Of OME-Zarr."""
-    geo: Geo | None = None
+    geo: Geo | Oblique | None = None
     """Where the image lies on Earth."""
     outer: tuple[Outer, ...] = ()
     """The axes t and z, each as its input has it; a chunk or shard is of one plane."""

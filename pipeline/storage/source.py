@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pipeline.errors import InputError, PlaceError
 from pipeline.geometry import Interval, Region, is_empty
 from pipeline.storage.cache import ChunkCache, Chunked, Part, Readers
-from pipeline.storage.geo import Geo
+from pipeline.storage.geo import Geo, Oblique
 from pipeline.storage.handle import Handle
 from pipeline.storage.place import Place
 
@@ -99,7 +99,7 @@ class Source:
     scale: tuple[float, float] = (1.0, 1.0)
     translation: tuple[float, float] = (0.0, 0.0)
     units: tuple[str | None, str | None] = (None, None)
-    geo: Geo | None = None
+    geo: Geo | Oblique | None = None
     fill: float | None = None
     scaled: tuple[tuple[str, float], ...] = ()
     digest: str = ""

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pipeline.exporting.base import Selection, Writer
 from pipeline.geometry import Interval
 from pipeline.pictures.base import PIXEL, TIMES, UNITS
+from pipeline.storage.geo import KEY
 from pipeline.storage.source import Outer, Source
 
 _TILE = 256
@@ -141,7 +142,7 @@ def _located(selection: Selection) -> list[tuple[Any, ...]]:
     if selection.source.geo is None or find_spec("rasterio") is None:
         return []
     rasterio: Any = import_module("rasterio")
-    affine = selection.source.geo.affine(selection.source.scale, selection.source.translation)
+    told = selection.source.geo.attributes(selection.source.scale, selection.source.translation)[KEY]
     # GDAL writes the tags of a file of one pixel that lies where ours does; they are the same for any extent.
     with rasterio.MemoryFile() as memory:
         with memory.open(
@@ -150,8 +151,8 @@ def _located(selection: Selection) -> list[tuple[Any, ...]]:
             height=1,
             count=1,
             dtype="uint8",
-            crs=selection.source.geo.crs,
-            transform=rasterio.Affine(*affine),
+            crs=told["crs"],
+            transform=rasterio.Affine(*told["affine"]),
         ) as file:
             file.write(np.zeros((1, 1, 1), np.uint8))
         with tifffile.TiffFile(io.BytesIO(memory.read())) as tif:
