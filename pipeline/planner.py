@@ -85,6 +85,7 @@ class Planner:
         listing = list_chunks(source, every=self._complete)
         if self._complete and listing.missing != 0:
             _refuse(source, listing)
+        source = replace(source, whole=listing.missing == 0)
         stored = listing.stored if source.fill is not None else None
         kind = (source.kind, stored is None)
         planned = self._known.get(kind)

@@ -1,5 +1,6 @@
 """Empty space: what is only fill value is neither read, computed nor written, and the result is the same."""
 
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -227,6 +228,26 @@ def test_of_a_whole_image_none_is_missing(tmp_path: Path) -> None:
     assert plan.images[0].missing == 0
     assert "missing" not in str(plan)
     assert "not stored" not in str(pipeline.run(plan, "serial"))
+
+
+@pytest.mark.parametrize("shards", [None, (64, 32)])
+def test_a_chunk_that_goes_while_the_run_reads_is_no_fill_value(tmp_path: Path, shards: tuple[int, int] | None) -> None:
+    config = _lacking(tmp_path)
+    values = zarr.open_array(tmp_path / "i.zarr")[:]
+    image = zarr.create_array(
+        str(tmp_path / "i.zarr"), data=values, chunks=(32, 32), shards=shards, fill_value=7, overwrite=True
+    )
+    plan = pipeline.plan(pipeline.load(config))
+    (tmp_path / "i.zarr/c/1/1").rename(tmp_path / "away")
+    report = pipeline.run(plan, "serial")
+    assert not report.complete
+    assert re.search(
+        r"a chunk is damaged or missing \(FileNotFoundError: .*i\.zarr/c/1/1", report.failures[0]["reason"]
+    )
+    (tmp_path / "away").rename(tmp_path / "i.zarr/c/1/1")
+    job = pipeline.load(config)
+    assert pipeline.run(pipeline.plan(job), "serial", resume=True).complete
+    np.testing.assert_array_equal(zarr.open_array(tmp_path / "o.zarr/i/pool/0")[:], job.stack(image[:]))
 
 
 def test_missing_chunks_are_refused_where_that_is_asked_for(tmp_path: Path) -> None:

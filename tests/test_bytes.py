@@ -56,10 +56,10 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counted]:
             counts.read[path] += len(found)
         return found
 
-    def counting_file_put(self: chunkfiles.ChunkFiles, key: str, encoded: Any) -> None:
+    def counting_file_put(self: chunkfiles.ChunkFiles, key: str, encoded: Any, check: Any) -> None:
         with LOCK:
             counts.written[f"{self.folder}/{key}"] += 1
-        file_put(self, key, encoded)
+        file_put(self, key, encoded, check)
 
     def counting_part(path: str, start: int, length: int) -> bytes:
         with LOCK:

@@ -133,9 +133,9 @@ def written(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
     counts: Counter[str] = Counter()
     put = chunkfiles.ChunkFiles._put
 
-    def counting(self: chunkfiles.ChunkFiles, key: str, encoded: Any) -> None:
+    def counting(self: chunkfiles.ChunkFiles, key: str, encoded: Any, check: Any) -> None:
         counts[f"{self.folder}/{key}"] += 1
-        put(self, key, encoded)
+        put(self, key, encoded, check)
 
     monkeypatch.setattr(chunkfiles.ChunkFiles, "_put", counting)
     return counts

@@ -81,9 +81,9 @@ def test_each_shard_is_written_once_and_whole(
     written: Counter[str] = Counter()
     put = ShardFiles._put
 
-    def counting(self: ShardFiles, key: str, encoded: Any) -> None:
+    def counting(self: ShardFiles, key: str, encoded: Any, check: Any) -> None:
         written[f"{self.folder}/{key}"] += 1
-        put(self, key, encoded)
+        put(self, key, encoded, check)
 
     monkeypatch.setattr(ShardFiles, "_put", counting)
     plan = planned(job(tmp_path, chunks=16, shards=(64, 32)))

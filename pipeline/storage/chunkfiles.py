@@ -83,14 +83,17 @@ class ChunkFiles:
         order = ">" if head.endian and head.endian.value == "big" else "<"
         return cls(array, folder, codec, array.dtype.newbyteorder(order), staging)
 
-    def read(self, box: Region) -> NDArray[Any]:
-        """Return the pixels of a box, one interval for each axis of the array."""
+    def read(self, box: Region, *, whole: bool = False) -> NDArray[Any]:
+        """Return the pixels of a box, one interval for each axis of the array.
+
+        Raises `FileNotFoundError` where a chunk is not stored of an array that is known to be ``whole``.
+        """
         places = list(self._places(box))
         if len(places) == 1 and box == self._area(places[0]):
-            return self._alone(places[0])
+            return self._alone(places[0], whole=whole)
         out = np.empty([len(interval) for interval in box], self.dtype)
         for place in places:
-            chunk, area = self._chunk(place), self._area(place)
+            chunk, area = self._chunk(place, whole=whole), self._area(place)
             cuts = [a.intersect(i) for a, i in zip(area, box, strict=True)]
             into = tuple(c.within(i) for c, i in zip(cuts, box, strict=True))
             out[into] = (
@@ -98,9 +101,9 @@ class ChunkFiles:
             )
         return out
 
-    def _alone(self, place: tuple[int, ...]) -> NDArray[Any]:
+    def _alone(self, place: tuple[int, ...], *, whole: bool) -> NDArray[Any]:
         """Return one chunk as it was decoded, to be written to if need be."""
-        chunk = self._chunk(place)
+        chunk = self._chunk(place, whole=whole)
         if chunk is None:
             return np.full(self._sizes, self._filling, self.dtype)
         return chunk if chunk.flags.writeable else chunk.copy()
@@ -119,7 +122,7 @@ class ChunkFiles:
             with suppress(FileNotFoundError):
                 os.unlink(f"{self.folder}/{key}")
             return 0, 0
-        put(f"{self.folder}/{key}", encoded, self.staging, check)
+        self._put(key, encoded, check)
         return len(encoded), checksum(encoded)
 
     def _encoded_unit(self, chunk: NDArray[Any]) -> bytes | None:
@@ -148,11 +151,13 @@ class ChunkFiles:
         covers = (range(i.start // size, -(-i.stop // size)) for i, size in zip(box, self._sizes, strict=True))
         return product(*covers)
 
-    def _chunk(self, place: Sequence[int]) -> NDArray[Any] | None:
+    def _chunk(self, place: Sequence[int], *, whole: bool) -> NDArray[Any] | None:
         """Return a chunk, or None where it is not stored."""
         try:
             stored = get(f"{self.folder}/{self.array.metadata.encode_chunk_key(place)}")
         except FileNotFoundError:
+            if whole:
+                raise
             return None
         return self._decode(stored)
 
@@ -179,6 +184,9 @@ class ChunkFiles:
             _check(said, chunk.nbytes)
         self.codec.decode(stored, out=chunk)
         return chunk
+
+    def _put(self, key: str, encoded: Any, check: Callable[[], None]) -> None:
+        put(f"{self.folder}/{key}", encoded, self.staging, check)
 
     def _is_empty(self, chunk: NDArray[Any]) -> bool:
         """Say whether all is fill value, to the bit (−0 is not 0); a few pixels tell for most chunks that it is not."""

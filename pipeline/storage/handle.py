@@ -65,10 +65,13 @@ class Handle:
             array = capped(array)
         return cls(array, files)
 
-    def read(self, box: Region) -> NDArray[Any]:
-        """Return the numbers of a box, an interval for each axis."""
+    def read(self, box: Region, *, whole: bool = False) -> NDArray[Any]:
+        """Return the numbers of a box, an interval for each axis.
+
+        Of an array that is known to be ``whole``, a file that is gone is an error; zarr takes it for fill value.
+        """
         if self.files:
-            return self.files.read(box)
+            return self.files.read(box, whole=whole)
         return np.asarray(self.array[tuple(slice(i.start, i.stop) for i in box)])
 
     def write(

@@ -64,7 +64,7 @@ class ShardFiles(ChunkFiles):
         told = index.tobytes()
         return b"".join([*parts, told, checksum(told).to_bytes(4, "little")]) if parts else None
 
-    def _chunk(self, place: Sequence[int]) -> NDArray[Any] | None:
+    def _chunk(self, place: Sequence[int], *, whole: bool) -> NDArray[Any] | None:
         shard, inner = zip(*(divmod(n, per) for n, per in zip(place, self._per, strict=True)), strict=True)
         path = f"{self.folder}/{self.array.metadata.encode_chunk_key(shard)}"
         try:
@@ -72,6 +72,8 @@ class ShardFiles(ChunkFiles):
             at, length = (int(n) for n in index[inner])
             return None if at == length == NOWHERE else self._decode(get_part(path, at, length))
         except FileNotFoundError:
+            if whole:
+                raise
             return None
 
     def _index(self, path: str) -> NDArray[np.uint64]:

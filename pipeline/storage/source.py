@@ -77,6 +77,8 @@ class Source:
         Where it lies on Earth.
     fill
         What the pixels of a chunk are that is not stored; None where that is not said.
+    whole
+        Whether all of its chunks are known to be stored: one that is not found has gone.
     scaled
         What the array's attributes say of values that its numbers stand for: see `pipeline.pixels.scaling`.
     digest
@@ -101,6 +103,7 @@ class Source:
     units: tuple[str | None, str | None] = (None, None)
     geo: Geo | Oblique | None = None
     fill: float | None = None
+    whole: bool = False
     scaled: tuple[tuple[str, float], ...] = ()
     digest: str = ""
 
@@ -234,8 +237,10 @@ class Source:
         parts = []
         for run in self._runs:
             boxes |= {"c": run, "y": region[0], "x": region[1]}
-            values = np.asarray(array.read(tuple(boxes[axis] for axis in self.axes)), self.dtype)
-            self._check_there()
+            try:
+                values = np.asarray(array.read(tuple(boxes[axis] for axis in self.axes), whole=self.whole), self.dtype)
+            finally:
+                self._check_there()
             parts.append(values.transpose(order).reshape(len(planes), len(run), *map(len, region)))
         read = [c for run in self._runs for c in range(run.start, run.stop)]
         joined = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
