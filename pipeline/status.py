@@ -1,6 +1,6 @@
 """How far a store is, and whether what was written is still what is there: from its records alone."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -19,7 +19,10 @@ from pipeline.storage.unfinished import INGEST, refuse_unfinished
 
 @dataclass(frozen=True)
 class Status:
-    """How far a run is. ``done`` and ``missing`` count write units of the maps; ``rate`` is tasks a second."""
+    """How far a run is. ``done`` and ``missing`` count write units of the maps and of their levels.
+
+    ``rate`` is tasks a second.
+    """
 
     store: str
     state: str
@@ -96,7 +99,10 @@ def _plan(record: Mapping[str, Any]) -> str:
 
 
 def _counted(found: Records) -> tuple[int, int, int]:
-    """Return the write units that are recorded, those that are planned, and the images that were begun."""
+    """Return the write units that are recorded, those that are planned, and the images that were begun.
+
+    Of both are those of the maps and of their levels.
+    """
     images = found.planned()
     planned = {path: array for arrays in images.values() for path, array in arrays.items()}
     done = sum(found.made(path, counts) for path, (counts, _) in planned.items())
@@ -146,23 +152,23 @@ def check(store: Place) -> Checked:
         if units.array not in faults and (named := faults.keys() & set(stored.keys(units))):
             for key in named - dict(stored.faults(units)).keys():
                 del faults[key]
-    return Checked(str(store), count, total, (*faults.values(), *_unrecorded(store, record, count)))
+    return Checked(str(store), count, total, (*faults.values(), *_unrecorded(store, record)))
 
 
-def _unrecorded(store: Place, record: Mapping[str, Any], count: int) -> tuple[str, ...]:
-    """Say of a complete run what it has no record of, after ``count`` units that it has."""
+def _unrecorded(store: Place, record: Mapping[str, Any]) -> Iterator[str]:
+    """Say of a complete run what it has no record of."""
     if not record.get("complete"):
-        return ()
-    done, planned, _ = _counted(read(store, _plan(record), doubt=False))
+        return
+    done, planned, begun = _counted(read(store, _plan(record), doubt=False))
+    if begun < (images := _images(record)):
+        has = "has" if images == 1 else "have"
+        yield f"{images - begun} of {counted(images, 'image')} {has} no record: it is missing or damaged"
     if done < planned:
-        return (f"{planned - done} of {planned} write units have no record: it is missing or damaged",)
-    if not count and _keeps_maps(record):
-        return ("the records of what was written are missing or damaged",)
-    return ()
+        yield f"{planned - done} of {planned} write units have no record: it is missing or damaged"
 
 
-def _keeps_maps(record: Mapping[str, Any]) -> bool:
-    """Say whether a run has made maps, and not only tables."""
-    plan = record.get("plan")
-    images = plan.get("images") if isinstance(plan, dict) else None
-    return any(isinstance(image, dict) and image.get("kept") for image in images or ())
+def _images(record: Mapping[str, Any]) -> int:
+    """Return how many images a complete run had; one where its report is damaged, for it had some."""
+    report = record.get("report")
+    images = report.get("images") if isinstance(report, dict) else None
+    return images if isinstance(images, int) else 1

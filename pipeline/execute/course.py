@@ -57,7 +57,7 @@ class Course:
     found
         What earlier runs have done; None in a store that is new.
     whole
-        Whether an earlier run has done all of it: then no level of a pyramid is made again.
+        Whether an earlier run has done all of it: then no level of a pyramid is made again that has all its records.
     """
 
     def __init__(self, plan: Plan, lock: Lock, found: Records | None, account: Account, *, whole: bool) -> None:
@@ -110,7 +110,7 @@ class Course:
 
     def _begin(self, number: int, place: Place, image: ImagePlan) -> Work | None:
         """Make room for an image and note that it is read; return what of it is left to do."""
-        source, sights = image.source, Sights()
+        source, sights, units = image.source, Sights(), planned_units(image)
         with writing_to(self.plan.store):
             self.journal.check()  # before anything is made in a store that may have been removed
             output.add(self.plan.store, [kept.array for kept in image.kept], new=self.new)
@@ -122,15 +122,16 @@ class Course:
                     "path": source.path,
                     "digest": source.digest,
                     "array": str(source.array).removeprefix(str(place)).strip("/"),
-                    "units": planned_units(image),
+                    "units": units,
                 }
             )
+        untouched = self.whole and self.found.has_all(units)
         left = remaining(image, self.found, sights)
         self.account.begin(image, len(image.blocks) - len(left))
         opened = _Open(place, image, len(left), sights, Climb(image))
         if not left:
-            # What is whole is left as it is.
-            (self._end if self.whole else self._climb)(opened)
+            # What is whole is left as it is; it is not where records of its levels are gone.
+            (self._end if untouched else self._climb)(opened)
             return None
         self.open[number] = opened
         return Work(number, image, left)

@@ -7,6 +7,7 @@ blocks are asked about all together, on their grid, and each of them and each re
 from array import array
 from collections.abc import Sequence
 from itertools import product
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from pipeline.kept import Kept
 from pipeline.planning import ImagePlan
-from pipeline.storage.recorded import PART, Boxes, Recorded, Records, mark
+from pipeline.storage.recorded import PART, Boxes, Planned, Recorded, Records, mark
 from pipeline.storage.records import Units
 from pipeline.storage.windows import Sight, Sights
 
@@ -151,13 +152,19 @@ def box_of(kept: Kept, units: Units) -> tuple[slice, ...]:
     return tuple(along[axis] for axis in (*(outer.name for outer in kept.array.outer), "y", "x"))
 
 
-def planned_units(image: ImagePlan) -> dict[str, tuple[tuple[int, ...], int]]:
-    """Return by the path of each kept map's array its grid of write units, and how many of them are to be made."""
-    planned: dict[str, tuple[tuple[int, ...], int]] = {}
+def planned_units(image: ImagePlan) -> Planned:
+    """Return by the path of each array of a map its grid of write units, and how many of them are to be made.
+
+    Of a map that is not stored only the finest level is: it leaves records, too.
+    """
+    planned: Planned = {}
     for kept, bitmap in zip(image.made, due(image), strict=True):
         m = kept.array
-        grid = m.full(len(m.channels), m.levels[0].counts, [axis.extent for axis in m.outer])
-        planned[f"{m.group}/0"] = (grid, len(m.channels) * int(bitmap.sum()))
+        for number, level in enumerate(m.levels if kept.stored else m.levels[:1]):
+            grid = m.full(len(m.channels), level.counts, [axis.extent for axis in m.outer])
+            # Of a level that is made from the one before all is made.
+            units = len(m.channels) * int(bitmap.sum()) if level.along else prod(grid)
+            planned[f"{m.group}/{number}"] = (grid, units)
     return planned
 
 

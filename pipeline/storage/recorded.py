@@ -24,6 +24,9 @@ PART = 2**13
 
 Rows = NDArray[np.void]
 
+Planned = dict[str, tuple[tuple[int, ...], int]]
+"""By the paths of an image's arrays their grids of write units, and how many units of each are to be made."""
+
 
 @lru_cache
 def _row(axes: int) -> tuple[np.dtype[np.void], struct.Struct]:
@@ -173,8 +176,8 @@ class Records:
         elif not doubtful:
             self.finished[event["finished"]] = event
 
-    def planned(self) -> dict[str, dict[str, tuple[tuple[int, ...], int]]]:
-        """Return of each image that was begun by the paths of its arrays their grids of write units, and how many."""
+    def planned(self) -> dict[str, Planned]:
+        """Return of each image that was begun what is to be made of it; stores of old name no levels of a pyramid."""
         return {
             event["image"]: {path: (tuple(counts), units) for path, (counts, units) in event["units"].items()}
             for event in self.events
@@ -188,12 +191,16 @@ class Records:
             mark(made, rows["first"], rows["counts"])
         return int(made.sum())
 
+    def has_all(self, planned: Planned) -> bool:
+        """Say whether all that is to be made of an image is recorded."""
+        return all(self.made(path, counts) >= units for path, (counts, units) in planned.items())
+
 
 def read(store: Place, plan: str, *, doubt: bool = True) -> Records:
     """Return the records of a store that hold for a plan; what is torn or of another plan counts for nothing.
 
     Records of a boot that is over are left out where the data are not what they say, unless told not to doubt; and no
-    image is finished of which records are gone.
+    image is finished of which records are gone, or what says what it should have of them.
     """
     found, intact = Records(), Intact(store)
     for _, header, frames, _ in segments_of(store, plan):
@@ -203,8 +210,9 @@ def read(store: Place, plan: str, *, doubt: bool = True) -> Records:
                 found.note(frame, doubtful=doubtful)
             elif frame and not (doubtful and any(not intact.holds(Units.unpack(packed)) for packed in frame)):
                 found.add(frame)
-    for name, arrays in found.planned().items():
-        if name in found.finished and any(found.made(path, counts) < units for path, (counts, units) in arrays.items()):
+    planned = found.planned()
+    for name, event in [*found.finished.items()]:
+        if not (name in planned and event["kind"] in found.kinds and found.has_all(planned[name])):
             del found.finished[name]
     return found
 
