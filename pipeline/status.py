@@ -7,7 +7,7 @@ from typing import Any
 from pipeline.describe import size
 from pipeline.errors import OutputError, counted
 from pipeline.ingesting.targets import told_of
-from pipeline.storage import target
+from pipeline.storage import tablefiles, target
 from pipeline.storage.identity import digest
 from pipeline.storage.intact import Intact
 from pipeline.storage.lock import Held, look
@@ -134,7 +134,7 @@ class Checked:
 
 
 def check(store: Place) -> Checked:
-    """Read all that a store's records name, and hold it against their checksums.
+    """Read all that a store's records name, and its tables, and hold it against their checksums.
 
     Raises `OutputError` where no run of ours has begun a store there, or nothing is left that says of which run it is.
     """
@@ -152,7 +152,12 @@ def check(store: Place) -> Checked:
         if units.array not in faults and (named := faults.keys() & set(stored.keys(units))):
             for key in named - dict(stored.faults(units)).keys():
                 del faults[key]
-    return Checked(str(store), count, total, (*faults.values(), *_unrecorded(store, record)))
+    return Checked(
+        str(store),
+        count,
+        total,
+        (*faults.values(), *_unrecorded(store, record), *tablefiles.faults(store, tablefiles.noted_in(record))),
+    )
 
 
 def _unrecorded(store: Place, record: Mapping[str, Any]) -> Iterator[str]:

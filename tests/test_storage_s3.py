@@ -17,7 +17,8 @@ import zarr
 import pipeline
 from pipeline.errors import HaloflowError
 from pipeline.geometry import Interval
-from pipeline.storage import patient
+from pipeline.storage import patient, tablefiles
+from pipeline.storage.findings import TABLES
 from pipeline.storage.images import find, open_image
 from pipeline.storage.place import VARIABLE, Place
 from tests.buckets import KEYS, Proxy, client, free_port, objects, proxied, s3_server, upload
@@ -256,3 +257,15 @@ def test_a_store_whose_making_was_interrupted_is_known_as_ours(tmp_path, port, p
     with pytest.raises(HaloflowError, match="exists already"):
         run(config, options(proxy))
     assert run(config, options(proxy), overwrite=True).complete
+
+
+@pytest.mark.parametrize("backend", ["fsspec", "obstore"])
+def test_how_large_a_table_is_takes_no_reading_of_it(bucket, proxy, backend):
+    place, key = Place.of(f"s3://{bucket}/o.zarr", options(proxy, backend)), f"{TABLES}/detections.csv"
+    noted = {key: (2**20, 0)}
+    assert not tablefiles.is_as_large(place, key, noted)
+    place.write(key, b" " * 2**20)
+    proxy.requests.clear()
+    assert tablefiles.is_as_large(place, key, noted)
+    assert not tablefiles.is_as_large(place, key, {key: (3, 0)})
+    assert sum(request.sent for request in proxy.requests) < 2**16

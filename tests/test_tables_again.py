@@ -3,6 +3,7 @@
 import errno
 import shutil
 import tracemalloc
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import zarr
 
 import pipeline
 from pipeline.errors import RunError
+from pipeline.status import check
+from pipeline.storage import tablefiles, target
 from pipeline.storage.findings import by_array, findings
 from pipeline.storage.place import Place
 from pipeline.storage.records import FOLDER, Segments, Units
@@ -131,3 +134,77 @@ def test_decisions_that_cannot_be_read_are_made_again(plan: pipeline.Plan, data:
     (TABLES / "decisions.parquet").write_bytes(data)
     assert pipeline.run(again, "serial", resume=True).complete
     assert tables() == whole
+
+
+def other(data: bytes) -> bytes:
+    """As many bytes, of which a letter within a row is another."""
+    middle = len(data) // 2
+    return data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
+
+
+@pytest.mark.parametrize("name", ["decisions.csv", "detections.parquet", "summaries.parquet"])
+def test_a_table_that_is_not_as_it_was_written_is_named(plan: pipeline.Plan, name: str) -> None:
+    assert pipeline.run(plan, "serial").complete
+    assert check(plan.store).passed
+    data = (TABLES / name).read_bytes()
+    for wrong, words in [
+        (other(data), "has another checksum than what was written"),
+        (data[:-1], f"has {len(data) - 1} bytes, and {len(data)} were written"),
+        (None, "is missing"),
+    ]:
+        (TABLES / name).unlink() if wrong is None else (TABLES / name).write_bytes(wrong)
+        assert check(plan.store).faults == (f"_haloflow/tables/{name} {words}",)
+
+
+def test_a_table_of_another_size_is_made_again_and_one_that_is_left_keeps_what_is_noted_of_it(
+    plan: pipeline.Plan,
+) -> None:
+    assert pipeline.run(plan, "serial").complete
+    whole, table = tables(), TABLES / "detections.parquet"
+    noted = target.recorded(plan.store)["tables"]
+    table.write_bytes(whole[table.name][:-1])
+    assert pipeline.run(plan, "serial", resume=True).complete
+    assert tables() == whole
+    assert target.recorded(plan.store)["tables"] == noted
+    assert check(plan.store).passed
+    table.write_bytes(other(whole[table.name]))
+    assert pipeline.run(plan, "serial", resume=True).complete
+    assert target.recorded(plan.store)["tables"] == noted
+    assert check(plan.store).faults == (f"_haloflow/tables/{table.name} has another checksum than what was written",)
+
+
+@pytest.mark.parametrize("told", [None, 3, {"zarr.json": [1, 2]}, {"_haloflow/tables/decisions.csv": [1]}], ids=str)
+def test_a_store_that_says_nothing_of_its_tables_is_checked_without_them(plan: pipeline.Plan, told: Any) -> None:
+    assert pipeline.run(plan, "serial").complete
+    root = zarr.open_group("o.zarr", mode="r+", use_consolidated=False)
+    root.attrs["_haloflow"] = {**root.attrs["_haloflow"], "tables": told}
+    assert check(plan.store).passed
+    assert pipeline.run(plan, "serial", resume=True).complete
+
+
+def test_a_large_table_is_not_held(tmp_path: Path) -> None:
+    with (tmp_path / "large").open("wb") as file:
+        file.truncate(2**26)
+    tracemalloc.start()
+    try:
+        noted = tablefiles.note(Place.of(str(tmp_path)), ["large"])
+        assert not [*tablefiles.faults(Place.of(str(tmp_path)), noted)]
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert noted["large"][0] == 2**26
+    assert peak < 2**24
+
+
+def test_tables_far_away_are_held_against_what_was_noted_too(plan: pipeline.Plan) -> None:
+    job = {**JOB, "output": {**OUTPUT, "store": f"memory://{uuid.uuid4()}/o.zarr"}}
+    away, key = pipeline.plan(pipeline.load(job)), "_haloflow/tables/detections.parquet"
+    assert pipeline.run(away, "serial").complete
+    assert check(away.store).passed
+    whole = away.store.read(key) or b""
+    for wrong in (whole[:-1], None):
+        away.store.delete(key) if wrong is None else away.store.write(key, wrong)
+        assert not check(away.store).passed
+        assert pipeline.run(away, "serial", resume=True).complete
+        assert away.store.read(key) == whole
+        assert check(away.store).passed

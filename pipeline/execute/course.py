@@ -27,6 +27,7 @@ from pipeline.storage.lock import Lock
 from pipeline.storage.place import Place
 from pipeline.storage.recorded import Records
 from pipeline.storage.records import Segment, Segments
+from pipeline.storage.tablefiles import Noted, note
 from pipeline.storage.windows import Sights
 
 UNREACHABLE = 3
@@ -58,10 +59,15 @@ class Course:
         What earlier runs have done; None in a store that is new.
     whole
         Whether an earlier run has done all of it: then no level of a pyramid is made again that has all its records.
+    noted
+        What is noted of the tables that earlier runs have written.
     """
 
-    def __init__(self, plan: Plan, lock: Lock, found: Records | None, account: Account, *, whole: bool) -> None:
+    def __init__(
+        self, plan: Plan, lock: Lock, found: Records | None, account: Account, *, whole: bool, noted: Noted
+    ) -> None:
         self.plan = plan
+        self.noted = noted
         self.whole = whole
         self.lock = lock
         self.new = found is None
@@ -236,10 +242,11 @@ class Course:
         """
         if begun := {opened.image.source.path for opened in self.open.values()}:
             raise RunError(f"{min(begun)}: was begun and has not ended, one of {len(begun)}; {AGAIN}")
-        if not (self.whole and self.account.is_idle and tables.are_there(self.plan)):
+        if not (self.whole and self.account.is_idle and tables.are_there(self.plan, self.noted)):
             # What is gone of the tables is in the records.
             with writing_to(self.plan.store):
                 failures = tables.finish(self.plan, self.account.lost)
+                self.noted = note(self.plan.store, tables.files(self.plan))
             for told in failures:
                 self.account.fail(**told)
         files = [str(self.plan.store / key) for key in tables.files(self.plan)]

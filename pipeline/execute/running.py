@@ -32,6 +32,7 @@ from pipeline.storage.identity import differences, digest
 from pipeline.storage.images import RESERVED, digest_of
 from pipeline.storage.lock import acquire, look
 from pipeline.storage.recorded import Records, read
+from pipeline.storage.tablefiles import NOTED, noted_in
 
 Execute = Callable[..., Iterator[Outcome]]
 """Of a feed, of segments, and of a function that says when to stop, if any."""
@@ -123,7 +124,8 @@ def run(
             whole = before is not None and before.get("complete") is True
             account = Account(plan, name, progress)
             account.start(crew)
-            report = _through(Course(plan, lock, found, account, whole=whole), execute, told)
+            course = Course(plan, lock, found, account, whole=whole, noted=noted_in(before or {}))
+            report = _through(course, execute, told)
         state = "complete" if report.complete else "failed"
         account.end(report)
     finally:
@@ -243,6 +245,6 @@ def _through(course: Course, execute: Execute, told: RunFile) -> Report:
     report = course.end()
     with writing_to(plan.store):
         told.end(report)
-        record = {**_record(plan, course.kinds), "report": report.to_dict(), "complete": report.complete}
-        output.finish(plan.store, course.maps, record)
+        record = {**_record(plan, course.kinds), "report": report.to_dict(), NOTED: course.noted}
+        output.finish(plan.store, course.maps, {**record, "complete": report.complete})
     return report

@@ -25,6 +25,7 @@ from pipeline.storage.findings import TABLES, Findings, by_array, findings, writ
 from pipeline.storage.identity import digest
 from pipeline.storage.place import Place
 from pipeline.storage.source import place_of
+from pipeline.storage.tablefiles import Noted, is_as_large
 from pipeline.tables.columns import Column, detection_columns, summary_columns
 from pipeline.tables.formats import FORMATS
 from pipeline.tables.formats.base import TOGETHER, Table, Writer
@@ -45,10 +46,9 @@ def files(plan: Plan) -> list[str]:
     return [f"{TABLES}/{name}" for name in names]
 
 
-def are_there(plan: Plan) -> bool:
-    """Say whether all tables of a run stand in its store, and that of decisions can be read."""
-    wanted = files(plan)
-    return not wanted or ({*wanted} <= {*plan.store.list(TABLES)} and decisions.can_be_read(plan))
+def are_there(plan: Plan, noted: Noted) -> bool:
+    """Say whether all tables of a run stand in its store, as large as is noted, and that of decisions can be read."""
+    return all(is_as_large(plan.store, key, noted) for key in files(plan)) and decisions.can_be_read(plan)
 
 
 def finish(plan: Plan, failed: Collection[str]) -> list[dict[str, Any]]:

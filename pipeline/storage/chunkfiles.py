@@ -200,13 +200,13 @@ def _check(size: int, whole: int) -> None:
         raise ValueError(f"{size} bytes{' or more' if size > whole else ''} where a chunk has {whole}")
 
 
-def checksum(data: bytes) -> int:
-    """Return the CRC-32C of bytes.
+def checksum(data: bytes, before: int = 0) -> int:
+    """Return the CRC-32C of bytes, or with that of what comes ``before`` them of both together.
 
     >>> hex(checksum(b"123456789"))
     '0xe3069283'
     """
-    return int(google_crc32c.value(data))
+    return int(google_crc32c.extend(before, data))
 
 
 def refuse_cut(stored: bytes) -> None:

@@ -26,6 +26,7 @@ from pipeline.storage.place import Place, Where
 from pipeline.storage.pyramid import STAGING, Stored, shrunk, staging, whole_unit
 from pipeline.storage.records import Units
 from pipeline.storage.source import place_of
+from pipeline.storage.tablefiles import NOTED
 
 TOGETHER = 256
 """Images whose metadata stand in one place at the root, at the most.
@@ -107,13 +108,16 @@ def _refuse_another(m: MapArray, number: int, array: Any) -> None:
 
 
 def reopen(store: Where) -> None:
-    """Take the mark of completion from a store that a run goes on with, and see that it has all that `create` makes."""
+    """Take the mark of completion from a store that a run goes on with, and see that it has all that `create` makes.
+
+    What it says of its tables goes, too: they may be made again.
+    """
     place = Place.of(store)
     if place.is_local:
         (place.path / records.FOLDER).mkdir(parents=True, exist_ok=True)
     root = zarr.open_group(place.store(), mode="r+", use_consolidated=False)
     _write(place / RESERVED, empty_group(root.metadata.zarr_format))
-    root.attrs[RESERVED] = {**root.attrs[RESERVED], "complete": False}  # type: ignore[dict-item]
+    root.attrs[RESERVED] = {**root.attrs[RESERVED], "complete": False, NOTED: {}}  # type: ignore[dict-item]
 
 
 def units_of(level: Level, region: Region) -> Iterator[tuple[int, int]]:

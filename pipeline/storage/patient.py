@@ -86,6 +86,10 @@ class Patient(WrapperStore[Store]):
         """Say whether there is a key."""
         return await self._do(key, lambda: self._store.exists(key))
 
+    async def getsize(self, key: str) -> int:
+        """Return how many bytes a key has; raises `FileNotFoundError` where there is none."""
+        return await self._do(key, lambda: self._store.getsize(key))
+
     async def set(self, key: str, value: Buffer) -> None:
         """Write the bytes of a key."""
         await self._do(key, lambda: self._store.set(key, value), BULK_DEADLINE)
