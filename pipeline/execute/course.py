@@ -143,7 +143,7 @@ class Course:
         return Work(number, image, left)
 
     @contextmanager
-    def noted(self) -> Iterator[None]:
+    def flushed(self) -> Iterator[None]:
         """Write what has been noted, however the work ends; what cannot be written then was said by what ended it."""
         try:
             yield

@@ -231,7 +231,7 @@ def _through(course: Course, execute: Execute, told: RunFile) -> Report:
     """Run all that is not recorded, and end with the mark."""
     plan, lock = course.plan, course.lock
     lock.begin(course.account.news)
-    with Interrupts() as interrupts, course.noted():
+    with Interrupts() as interrupts, course.flushed():
         for outcome in execute(course.work(interrupts.heard), course.segments, interrupts.heard):
             course.take(outcome)
         if interrupts.heard():
