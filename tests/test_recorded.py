@@ -88,7 +88,7 @@ def rewrite(plan: pipeline.Plan, change: Callable[[Any], Any]) -> None:
     """Write what a run has noted, and the records of its small levels, again as it is changed; nothing of None."""
     (journal,) = [path for path in RECORDS.iterdir() if b"finished" in path.read_bytes()]
     with journal.open("rb") as file:
-        _, *frames = frames_of(file)
+        _, *frames = frames_of(file, str(journal))
     journal.unlink()
     segment = Segments(Place.of("maps.zarr"), digest(plan.identity), 1).begin()
     for frame in filter(None, map(change, frames)):
