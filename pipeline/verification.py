@@ -22,8 +22,8 @@ from pipeline.storage.images import stem
 from pipeline.storage.maps import MapArray
 from pipeline.storage.place import Place
 from pipeline.tables.watch import Watch
-from pipeline.verifying import decisions, detections, levels, summaries, tables
-from pipeline.verifying.again import Again, is_small, make, places, scales_of, slack_of
+from pipeline.verifying import decisions, detections, levels, metadata, summaries, tables
+from pipeline.verifying.again import Again, deviation, is_small, make, places, scales_of, slack_of
 from pipeline.verifying.reference import Wide
 from pipeline.verifying.tables import Rows, Tables
 
@@ -46,7 +46,7 @@ class Verification:
     counts pixels that are NaN or infinite on one side only, ``off`` those of a pyramid's further levels that are not
     what the level before makes; ``maps`` counts the kept ones that were read, ``unreadable`` names the windows that
     could not be; ``tables`` says what in the tables is not as the maps are; ``checked`` and ``unchecked`` say what of
-    them was looked at and what was not.
+    them was looked at and what was not; ``metadata`` names the groups whose metadata are not what a run writes.
     """
 
     store: str
@@ -61,16 +61,18 @@ class Verification:
     tables: tuple[str, ...] = ()
     checked: tuple[str, ...] = ()
     unchecked: tuple[str, ...] = ()
+    metadata: tuple[str, ...] = ()
     tolerance: float = TOLERANCE
 
     @property
     def passed(self) -> bool:
-        """Whether every pixel is within the tolerance."""
-        return self.worst <= self.tolerance and not (self.misplaced or self.off or self.unreadable or self.tables)
+        """Whether every pixel is within the tolerance, and all else is as it should be."""
+        wrong = self.misplaced or self.off or self.unreadable or self.tables or self.metadata
+        return self.worst <= self.tolerance and not wrong
 
     def to_dict(self) -> dict[str, Any]:
         """Return the findings as plain data."""
-        lists = ("unreadable", "tables", "checked", "unchecked")
+        lists = ("unreadable", "tables", "checked", "unchecked", "metadata")
         return {**asdict(self), **{name: list(getattr(self, name)) for name in lists}, "passed": self.passed}
 
     def __str__(self) -> str:
@@ -86,6 +88,7 @@ class Verification:
         made = f"{counted(self.windows, 'window')}, {counted(self.pixels, 'pixel')} recomputed in float64"
         lines = [f"{verdict}: {self.store}: {made}{against}"]
         lines += [f"cannot be read: {window}" for window in self.unreadable]
+        lines += _shown("not as written", self.metadata)
         lines += _shown("not as the maps are", self.tables)
         lines += [f"checked: {table}" for table in self.checked]
         return "\n".join([*lines, *_shown("not checked", self.unchecked)])
@@ -126,6 +129,7 @@ def verify(job: Job, windows: int = 16, seed: int = 0) -> Verification:
             )
         else:
             _check_tables(image, made, windows, draw, found)
+        found.metadata += metadata.faults(plan.store, image)
         for kept in image.kept:
             _check_maps(plan.store, image, kept, windows, draw, found)
     found.unchecked += [f"what is of {stem(path)}, which cannot be run: {reason}" for path, reason in plan.bad]
@@ -146,6 +150,7 @@ def verify(job: Job, windows: int = 16, seed: int = 0) -> Verification:
         tuple(found.tables),
         tuple(found.checked),
         tuple(found.unchecked),
+        tuple(found.metadata),
     )
 
 
@@ -163,6 +168,7 @@ class _Found:
     tables: list[str] = field(default_factory=list)
     checked: list[str] = field(default_factory=list)
     unchecked: list[str] = field(default_factory=list)
+    metadata: list[str] = field(default_factory=list)
     decided: int = 0
     """Planes whose scores were made again."""
 
@@ -192,7 +198,7 @@ def _check_maps(store: Place, image: ImagePlan, kept: Kept, windows: int, draw: 
     made = [again for _, again, _ in checks]
     found.count(made)
     for (where, again, stored), scale in zip(checks, scales_of(made), strict=True):
-        off, odd = _deviation(kept, again, stored)
+        off, odd = deviation(kept, again, stored)
         found.misplaced += odd
         if off / (scale or 1.0) > found.worst:
             found.worst, found.where = off / (scale or 1.0), where
@@ -283,17 +289,3 @@ def _open(store: Place, m: MapArray, number: int) -> Any:
             f"{m.encoding.dtype}: it is another run's"
         )
     return stored
-
-
-def _deviation(kept: Kept, again: Again, found: Wide) -> tuple[float, int]:
-    """Return the largest deviation of finite pixels, and how many pixels are not finite on one side only."""
-    encoding, expected, doubt = kept.array.encoding, again.values, again.doubt
-    if encoding.is_scaled:
-        expected = np.clip(expected, encoding.low, encoding.high)
-    else:
-        with np.errstate(over="ignore"):  # what the stored type cannot hold is infinite in it
-            expected = np.where(np.isinf(expected.astype(encoding.dtype)), np.copysign(np.inf, expected), expected)
-    finite = np.isfinite(expected) & np.isfinite(found)
-    same = (expected == found) | (np.isnan(expected) & np.isnan(found))
-    off = np.abs(expected[finite] - found[finite]) - encoding.rounding(expected[finite]) - doubt[finite]
-    return float(off.max(initial=0.0)), int((~finite & ~same & np.isfinite(doubt)).sum())

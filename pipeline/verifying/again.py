@@ -142,3 +142,17 @@ def places(m: MapArray, extents: tuple[int, int], count: int, draw: random.Rando
         found[draw.randrange(m.planes), draw.randint(0, bottom), draw.randint(0, right)] = None
     for plane, y, x in found:
         yield plane, (Interval(y, min(y + EDGE, height)), Interval(x, min(x + EDGE, width)))
+
+
+def deviation(kept: Kept, again: Again, found: Wide) -> tuple[float, int]:
+    """Return the largest deviation of finite pixels, and how many pixels are not finite on one side only."""
+    encoding, expected, doubt = kept.array.encoding, again.values, again.doubt
+    if encoding.is_scaled:
+        expected = np.clip(expected, encoding.low, encoding.high)
+    else:
+        with np.errstate(over="ignore"):  # what the stored type cannot hold is infinite in it
+            expected = np.where(np.isinf(expected.astype(encoding.dtype)), np.copysign(np.inf, expected), expected)
+    finite = np.isfinite(expected) & np.isfinite(found)
+    same = (expected == found) | (np.isnan(expected) & np.isnan(found))
+    off = np.abs(expected[finite] - found[finite]) - encoding.rounding(expected[finite]) - doubt[finite]
+    return float(off.max(initial=0.0)), int((~finite & ~same & np.isfinite(doubt)).sum())
