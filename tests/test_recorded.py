@@ -117,7 +117,8 @@ def test_an_image_is_not_finished_where_what_says_so_stands_alone(plan: pipeline
     """As in a bucket, where what a run notes lies in several objects, or after a run that was gone on with."""
     rewrite(plan, lambda frame: None if lost in frame else frame)
     report = pipeline.run(plan, "serial", resume=True)
-    assert (report.complete, report.resumed) == (True, report.tasks)
+    # Without what says which image was read nothing of it counts.
+    assert (report.complete, report.resumed) == (True, report.tasks if lost == "plan" else 0)
     assert check(Place.of("maps.zarr")).passed
 
 
