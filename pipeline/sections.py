@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from pipeline.layers.base import LEAST, Finite, Names, Pair, as_tuple
+from pipeline.layers.base import LEAST, Finite, Names, NoneOrNames, Pair, as_tuple
 
 
 class Section(BaseModel):
@@ -203,8 +203,10 @@ class Output(Section):
     """Where the maps go and how they are stored, and what tables are made of them."""
 
     store: str = Field(min_length=1, description="the Zarr group of the run")
-    layers: Names | None = Field(
-        None, description="the layers whose maps to keep (default: the last; with detections or summaries none)"
+    layers: NoneOrNames | None = Field(
+        None,
+        description="the layers whose maps to keep (default: the last; none where there are tables: detections, "
+        "summaries, or the decisions that a global_pool leads to)",
     )
     detections: Detections | None = None
     summaries: Summaries | None = None

@@ -60,6 +60,8 @@ Names = Annotated[
     BeforeValidator(_as_names, json_schema_input_type=str | Annotated[tuple[str, ...], Field(min_length=1)]),
 ]
 """One name or a list of names."""
+NoneOrNames = Annotated[tuple[str, ...], BeforeValidator(_as_names, json_schema_input_type=str | tuple[str, ...])]
+"""The same, and the list may be empty."""
 Numbers = Annotated[
     Annotated[Number, Tag("(number)")] | Annotated[tuple[Number, ...], BeforeValidator(as_tuple), Tag("(list)")],
     Discriminator(_one_or_many),
