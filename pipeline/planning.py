@@ -71,7 +71,8 @@ class ImagePlan:
         told = ", ".join(f"{name} {number:g}" for name, number in self.source.scaled)
         return (
             f"its attributes say what its numbers stand for ({told}), and they are taken as they are stored: set "
-            "input.black and input.white to the numbers that mean -1 and +1, or make such maps with dtype float32",
+            "input.black and input.white to the numbers that mean -1 and +1, or store what they stand for, as maps of "
+            "dtype float32 do",
         )
 
     @property

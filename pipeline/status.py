@@ -12,7 +12,7 @@ from pipeline.storage.identity import digest
 from pipeline.storage.intact import Intact
 from pipeline.storage.lock import Held, look
 from pipeline.storage.place import Place
-from pipeline.storage.recorded import Records, read
+from pipeline.storage.recorded import Records, begun_with, read
 from pipeline.storage.records import units_in
 from pipeline.storage.unfinished import INGEST, refuse_unfinished
 
@@ -58,7 +58,7 @@ def status(store: str, options: Mapping[str, Any] | None = None) -> Status:
     """Return how far the run of a store is; raises `OutputError` where no run of ours has begun one there."""
     place = Place.of(store, options)
     held, record = _opened(place)
-    done, planned, images = _counted(read(place, _plan(record), doubt=False))
+    done, planned, images = _counted(read(place, _plan(record), begun_with(record), doubt=False))
     beat = held.beat if held else {}
     return Status(
         store=store,
@@ -141,14 +141,14 @@ def check(store: Place) -> Checked:
     record = _opened(store)[1]
     if not record:
         raise OutputError(f"{store}: its record of the run is missing or damaged, so nothing of it can be checked")
-    plan, stored = _plan(record), Intact(store)
+    plan, since, stored = _plan(record), begun_with(record), Intact(store)
     count = total = 0
     faults: dict[str, str] = {}
-    for units in units_in(store, plan):
+    for units in units_in(store, plan, since):
         count, total = count + len(units.sizes), total + sum(units.sizes)
         faults |= dict(stored.faults(units))
     # A unit that was written twice is as it should be where one of its records says so.
-    for units in units_in(store, plan) if faults else ():
+    for units in units_in(store, plan, since) if faults else ():
         if units.array not in faults and (named := faults.keys() & set(stored.keys(units))):
             for key in named - dict(stored.faults(units)).keys():
                 del faults[key]
@@ -164,7 +164,7 @@ def _unrecorded(store: Place, record: Mapping[str, Any]) -> Iterator[str]:
     """Say of a complete run what it has no record of."""
     if not record.get("complete"):
         return
-    done, planned, begun = _counted(read(store, _plan(record), doubt=False))
+    done, planned, begun = _counted(read(store, _plan(record), begun_with(record), doubt=False))
     if begun < (images := _images(record)):
         has = "has" if images == 1 else "have"
         yield f"{images - begun} of {counted(images, 'image')} {has} no record: it is missing or damaged"

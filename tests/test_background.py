@@ -223,6 +223,16 @@ def test_missing_chunks_are_the_fill_value_and_are_counted(tmp_path: Path) -> No
     assert (again.resumed, again.missing_chunks) == (report.tasks, 2)
 
 
+def test_what_only_looks_like_a_chunk_is_none(tmp_path: Path) -> None:
+    config = _lacking(tmp_path, "0/1")
+    for name in ("c/0/01", "old/0/1", "c/00/1"):
+        (tmp_path / "i.zarr" / name).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / "i.zarr" / name).write_bytes(b"litter")
+    plan = pipeline.plan(pipeline.load(config))
+    assert plan.images[0].missing == 1
+    assert pipeline.run(plan, "serial").complete
+
+
 def test_of_a_whole_image_none_is_missing(tmp_path: Path) -> None:
     plan = pipeline.plan(pipeline.load(_lacking(tmp_path, missing="error")))
     assert plan.images[0].missing == 0

@@ -15,7 +15,7 @@ import zarr
 import pipeline
 from pipeline.errors import ClusterError, RunError
 from pipeline.execute import running
-from pipeline.status import status
+from pipeline.status import check, status
 from pipeline.storage import files, lock, machine, records, target
 from pipeline.storage.place import Place
 from pipeline.storage.pyramid import STAGING
@@ -93,17 +93,44 @@ def test_records_of_an_image_of_which_no_run_has_noted_what_it_was_count_for_not
     assert np.array_equal(made, job.stack(array[:]))
 
 
+def lost(feed: Any, *_: Any) -> Iterator[Any]:
+    """An executor that ends before its first task has."""
+    feed.put_back(feed.take())
+    yield from ()
+    raise RunError("the scheduler was lost")
+
+
+@pytest.mark.parametrize("place", ["memory://late/records.zarr", "late.zarr"])
+def test_records_that_come_late_into_a_store_begun_anew_count_for_nothing(
+    small: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    words = yaml.safe_load(Path("config.yaml").read_text())
+    words["output"]["store"] = place
+    job, store = pipeline.load(words), Place.of(place)
+    plan = pipeline.plan(job)
+    assert pipeline.run(plan, "serial").complete
+    late = {key: store.read(key) or b"" for key in store.list(records.FOLDER)}
+    with monkeypatch.context() as patch:
+        patch.setattr(running.serial, "run", lost)
+        with pytest.raises(RunError, match="the scheduler was lost"):
+            pipeline.run(plan, "serial", overwrite=True)
+    for key, data in late.items():
+        store.write(key, data)
+    assert status(place).done == 0
+    report = pipeline.run(plan, "serial", resume=True)
+    assert (report.complete, report.resumed) == (True, 0)
+    made = zarr.open_array((store / "image/pool/0").store(), mode="r")[:]
+    assert np.array_equal(made, job.stack(zarr.open_array("image.zarr", mode="r")[:]))
+    assert check(store).passed
+
+
 def test_what_has_been_noted_is_written_where_the_work_ends_with_an_error(
     small: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = yaml.safe_load(Path("config.yaml").read_text())
     words["output"]["store"] = "memory://late/lost.zarr"
 
-    def lost(*_: Any) -> Iterator[Any]:
-        yield from ()
-        raise RunError("the scheduler was lost")
-
-    monkeypatch.setattr(running.serial, "run", lambda feed, *_: lost(feed.put_back(feed.take())))
+    monkeypatch.setattr(running.serial, "run", lost)
     with pytest.raises(RunError, match="the scheduler was lost"):
         pipeline.run(pipeline.plan(pipeline.load(words)), "serial")
     assert status("memory://late/lost.zarr").images == 1

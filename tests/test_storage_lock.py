@@ -204,7 +204,7 @@ def test_who_is_alive() -> None:
 
 
 def test_who_a_process_is_does_not_follow_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    before, read = held(), Path.read_text
+    before, read = held(ticks=machine.process_ticks(os.getpid())), Path.read_text
 
     def stepped(path: Path, *given: Any, **more: Any) -> str:
         """Say that the system was started five seconds later, as when a clock is set."""
@@ -217,6 +217,35 @@ def test_who_a_process_is_does_not_follow_the_clock(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(Path, "read_text", stepped)
     monkeypatch.setattr(machine.psutil.Process, "create_time", lambda _: time.time())
     assert before.alive() is True
+    assert held(ticks=5).alive() is False
+
+
+def test_of_an_owner_of_an_older_version_the_time_of_day_counts(tmp_path: Path) -> None:
+    store = Place.of(str(tmp_path))
+    lock.acquire(store)
+    old = {name: value for name, value in held().owner.__dict__.items() if name != "ticks"}
+    (tmp_path / lock.FOLDER / "000001.json").write_text(json.dumps(old))
+    with pytest.raises(OutputError, match="is being written by run rrrrrrrr"):
+        lock.acquire(store)
+
+
+@pytest.mark.parametrize("place", ["maps.zarr", "memory://lock/maps.zarr"])
+def test_who_lets_go_late_leaves_the_lock_of_a_store_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    store = Place.of(place)
+    first = lock.acquire(store)
+    store.delete()
+    second = lock.acquire(store)
+    assert second.counter == first.counter
+    first.release("refused")
+    with pytest.raises(OutputError, match=f"is being written by run {second.owner.run[:8]}"):
+        lock.acquire(store)
+    store.delete()
+    second.release("complete")
+    assert lock.look(store) is None
+    assert not store.exists()
 
 
 def test_an_owner_that_could_not_say_that_it_has_let_go_has_for_its_own_process(

@@ -1,6 +1,6 @@
 """The course of a run: image after image is opened, made, shown and let go of, as the executor asks for work."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import count
@@ -25,9 +25,9 @@ from pipeline.storage.images import digest_of
 from pipeline.storage.litter import sweep
 from pipeline.storage.lock import Lock
 from pipeline.storage.place import Place
-from pipeline.storage.recorded import Records
+from pipeline.storage.recorded import Records, begun_with
 from pipeline.storage.records import Segment, Segments
-from pipeline.storage.tablefiles import Noted, note
+from pipeline.storage.tablefiles import Noted, note, noted_in
 from pipeline.storage.windows import Sights
 
 UNREACHABLE = 3
@@ -57,18 +57,20 @@ class Course:
     ----------
     found
         What earlier runs have done; None in a store that is new.
-    whole
-        Whether an earlier run has done all of it: then no level of a pyramid is made again that has all its records.
-    noted
-        What is noted of the tables that earlier runs have written.
+    before
+        What the store says of the run that has begun it; None in a store that is new.
     """
 
     def __init__(
-        self, plan: Plan, lock: Lock, found: Records | None, account: Account, *, whole: bool, noted: Noted
+        self, plan: Plan, lock: Lock, found: Records | None, account: Account, before: Mapping[str, Any] | None
     ) -> None:
         self.plan = plan
-        self.noted = noted
-        self.whole = whole
+        self.noted: Noted = noted_in(before or {})
+        """What is noted of the tables that earlier runs have written."""
+        self.whole = before is not None and before.get("complete") is True
+        """Whether an earlier run has done all of it: no level of a pyramid is made again that has all its records."""
+        self.since = begun_with(before) if before is not None else lock.counter
+        """The number of the lock with which the store was begun."""
         self.lock = lock
         self.new = found is None
         self.found = found or Records()
@@ -148,8 +150,9 @@ class Course:
         try:
             yield
         finally:
-            with suppress(OSError, HaloflowError):
-                self.journal.flush()
+            if not self.lock.lost:
+                with suppress(OSError, HaloflowError):
+                    self.journal.flush()
 
     def take(self, outcome: Outcome) -> None:
         """Take what a task tells; the last one of an image lets it go on."""
@@ -245,7 +248,7 @@ class Course:
         if not (self.whole and self.account.is_idle and tables.are_there(self.plan, self.noted)):
             # What is gone of the tables is in the records.
             with writing_to(self.plan.store):
-                failures = tables.finish(self.plan, self.account.lost)
+                failures = tables.finish(self.plan, self.account.lost, self.since)
                 self.noted = note(self.plan.store, tables.files(self.plan))
             for told in failures:
                 self.account.fail(**told)

@@ -31,8 +31,8 @@ from pipeline.storage.forms import zarr_format
 from pipeline.storage.identity import differences, digest
 from pipeline.storage.images import RESERVED, digest_of
 from pipeline.storage.lock import acquire, look
-from pipeline.storage.recorded import Records, read
-from pipeline.storage.tablefiles import NOTED, noted_in
+from pipeline.storage.recorded import SINCE, Records, begun_with, read
+from pipeline.storage.tablefiles import NOTED
 
 Execute = Callable[..., Iterator[Outcome]]
 """Of a feed, of segments, and of a function that says when to stop, if any."""
@@ -120,12 +120,10 @@ def run(
             state = "interrupted"
             if before is None and not fresh:
                 target.clear(plan.store)
-            told = _begin(plan, RunFile(plan, name, crew), new=before is None)
-            whole = before is not None and before.get("complete") is True
+            told = _begin(plan, RunFile(plan, name, crew), None if before is not None else lock.counter)
             account = Account(plan, name, progress)
             account.start(crew)
-            course = Course(plan, lock, found, account, whole=whole, noted=noted_in(before or {}))
-            report = _through(course, execute, told)
+            report = _through(Course(plan, lock, found, account, before), execute, told)
         state = "complete" if report.complete else "failed"
         account.end(report)
     finally:
@@ -134,19 +132,19 @@ def run(
         if state == "refused" and fresh:
             # An empty folder that stood there stays, and in a bucket others may have put things below the same name.
             # The lock goes with it: who comes after this run makes a store of its own, and that is left alone.
-            with suppress(OSError):
+            with suppress(OSError, HaloflowError):
                 plan.store.delete("" if makes else RESERVED)
         lock.release(state)
     return report
 
 
-def _begin(plan: Plan, told: RunFile, *, new: bool) -> RunFile:
-    """Make the store, or take its mark where a run goes on with it, and say in it that work begins."""
-    if new:
+def _begin(plan: Plan, told: RunFile, since: int | None) -> RunFile:
+    """Make the store with the lock ``since``, or take its mark where a run goes on with it; say that work begins."""
+    if since is not None:
         kept = plan.images[0].kept
-        output.create(plan.store, _begun(plan), zarr_format(kept[0].array) if kept else 3)
+        output.create(plan.store, {**_begun(plan), SINCE: since}, zarr_format(kept[0].array) if kept else 3)
     with writing_to(plan.store):
-        if not new:
+        if since is None:
             output.reopen(plan.store)
         told.begin()
     return told
@@ -188,7 +186,8 @@ def _found(plan: Plan, before: Mapping[str, Any]) -> Records:
     if changed:
         listed = "".join(f"\n  {line}" for line in changed[:20])
         raise OutputError(f"output.store: {plan.store} was begun by a run that differs; {again}:{listed}")
-    found, places = read(plan.store, digest(plan.identity)), {str(place): place for place in plan.places}
+    found = read(plan.store, digest(plan.identity), begun_with(before))
+    places = {str(place): place for place in plan.places}
     begun = {event["image"]: event for event in found.events}
     # In a bucket that note may come after a second of work, and without it nobody knows which input was read.
     found.images = {name: recorded for name, recorded in found.images.items() if name in begun}
@@ -245,6 +244,6 @@ def _through(course: Course, execute: Execute, told: RunFile) -> Report:
     report = course.end()
     with writing_to(plan.store):
         told.end(report)
-        record = {**_record(plan, course.kinds), "report": report.to_dict(), NOTED: course.noted}
+        record = {**_record(plan, course.kinds), "report": report.to_dict(), NOTED: course.noted, SINCE: course.since}
         output.finish(plan.store, course.maps, {**record, "complete": report.complete})
     return report

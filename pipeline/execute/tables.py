@@ -51,14 +51,15 @@ def are_there(plan: Plan, noted: Noted) -> bool:
     return all(is_as_large(plan.store, key, noted) for key in files(plan)) and decisions.can_be_read(plan)
 
 
-def finish(plan: Plan, failed: Collection[str]) -> list[dict[str, Any]]:
+def finish(plan: Plan, failed: Collection[str], since: int = 0) -> list[dict[str, Any]]:
     """Write the tables of a run; return what failed, for the report.
 
-    Images of which a task ``failed``, by their names, are left out: the report names them already.
+    Images of which a task ``failed``, by their names, are left out: the report names them already. The store was begun
+    with the lock ``since``.
     """
     if not files(plan):
         return []
-    found = by_array(findings(plan.store, digest(plan.identity)))
+    found = by_array(findings(plan.store, digest(plan.identity), since))
     failures = []
     with ExitStack() as stack:
         tables = _Tables(plan, stack)

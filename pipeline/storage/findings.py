@@ -70,9 +70,9 @@ class Findings:
         return (self[number] for number in range(len(self)))
 
 
-def findings(store: Place, plan: str) -> Iterator[Finding]:
+def findings(store: Place, plan: str, since: int = 0) -> Iterator[Finding]:
     """Give what the tasks of a plan found for tables, one after another, without the rows."""
-    for key, _, frames, segment in segments_of(store, plan):
+    for key, _, frames, segment in segments_of(store, plan, since):
         at = segment.tell()
         for frame in frames:
             for nth, packed in enumerate(frame if isinstance(frame, list) else ()):

@@ -3,6 +3,7 @@
 import glob
 import math
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -209,7 +210,7 @@ def _dimension_names(array: Any, attributes: dict[str, Any]) -> tuple[str, ...] 
     names = getattr(array.metadata, "dimension_names", None) or attributes.get("_ARRAY_DIMENSIONS")
     if not isinstance(names, list | tuple) or len(names) != array.ndim or not any(isinstance(n, str) for n in names):
         return None
-    return None if all(name == f"dim_{number}" for number, name in enumerate(names)) else tuple(map(str, names))
+    return None if all(re.fullmatch(r"dim_\d+", str(name)) for name in names) else tuple(map(str, names))
 
 
 def _source(

@@ -9,10 +9,11 @@ An owner is dead where its process is gone (on this machine), or where it has gi
 (on another, whose clock may be wrong: the sign is watched for a while before it is believed).
 
 Late writes of a dead owner's workers do no harm. Whoever goes on with its store has the same plan, so they are the same
-bytes, each put in place whole; their records say the same, too. And where the store was begun anew, their segments of
-records are gone, and what they had not yet put into its place: a worker looks for its segment before each unit is put
-there. In a bucket, which has no such step, it looks for a lock with a higher number, but not more often than once in a
-second: of a worker that was stopped, and goes on after its store was begun anew, what is on its way then may arrive.
+bytes, each put in place whole; their records say the same, too. And where the store was begun anew, it says with which
+lock, and records of earlier ones count for nothing. Their segments are gone, and what they had not yet put into its
+place: a worker looks for its segment before each unit is put there. In a bucket, which has no such step, it looks for a
+lock with a higher number, but not more often than once in a second: of a worker that was stopped, and goes on after its
+store was begun anew, what is on its way then may arrive.
 """
 
 import json
@@ -28,7 +29,7 @@ from typing import Any
 
 from pipeline.errors import OutputError, PlaceError, RunError
 from pipeline.storage.images import RESERVED
-from pipeline.storage.machine import boot, namespace, process_started
+from pipeline.storage.machine import boot, namespace, process_started, process_ticks
 from pipeline.storage.place import Place
 
 FOLDER = f"{RESERVED}/lock"
@@ -51,8 +52,10 @@ class Owner:
     namespace: str
     pid: int
     started: float
-    """When the process was started, as `process_started` says it: numbers of processes are used again."""
+    """When the process was started, in seconds of the epoch: numbers of processes are used again."""
     since: float
+    ticks: int | None = None
+    """When the process was started, in ticks since the system's start, where that is known."""
 
     def __str__(self) -> str:
         since = datetime.fromtimestamp(self.since, UTC).isoformat(timespec="seconds")
@@ -82,6 +85,9 @@ class Held:
             return False
         if (self.owner.host, self.owner.boot, self.owner.namespace) == (*boot(), namespace()):
             started = process_started(self.owner.pid)
+            ticks = process_ticks(self.owner.pid)
+            if started is not None and None not in (ticks, self.owner.ticks):
+                return ticks == self.owner.ticks
             return started is not None and abs(started - self.owner.started) < 1
         if abs(self.age) < DEAD:
             return True
@@ -179,7 +185,7 @@ class Lock:
         if self._thread:
             self._thread.join()
         try:
-            if self.store.read(_key(self.counter)) is not None:  # else it was removed
+            if self._stands():  # else it was removed, with its store
                 self._say({**self.news(), "released": True, "state": state})
         except (OSError, PlaceError):  # the run's own end counts
             _ENDED.add(self.owner.run)
@@ -187,8 +193,13 @@ class Lock:
     def _beat(self) -> None:
         while not self._ended.wait(BEAT):
             with suppress(OSError, PlaceError):  # a store that cannot be reached shows in the tasks
-                self._say({**self.news(), "state": "running"})
+                if self._stands():
+                    self._say({**self.news(), "state": "running"})
                 self.lost = self.lost or is_followed(self.store, self.counter)
+
+    def _stands(self) -> bool:
+        """Say whether the lock is there, and not another one of its number in a store made where this one was."""
+        return self.owner.run.encode() in (self.store.read(_key(self.counter)) or b"")
 
     def _say(self, beat: Mapping[str, Any]) -> None:
         self.store.write(_beat(self.counter), json.dumps({**beat, "time": time.time()}).encode())
@@ -208,6 +219,7 @@ def acquire(store: Place, key: str = KEY) -> Lock:
         pid=os.getpid(),
         started=process_started(os.getpid()) or 0.0,
         since=time.time(),
+        ticks=process_ticks(os.getpid()),
     )
     store.create(_key(owner.counter), json.dumps(asdict(owner)).encode())
     now = look(store)  # and no answer counts: that of the first try may have been lost, and the second finds it there

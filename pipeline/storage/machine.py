@@ -33,18 +33,22 @@ def namespace() -> str:
 
 
 def process_started(pid: int) -> float | None:
-    """Return when a process of this machine was started; None where there is none.
-
-    It is in ticks since the system's start where that is known, for a time of day moves when a clock is set.
-    """
+    """Return when a process of this machine was started, in seconds of the epoch; None where there is none."""
     try:
         process = psutil.Process(pid)
-        if process.status() == psutil.STATUS_ZOMBIE:
-            return None
-        with suppress(OSError, ValueError, IndexError):  # the 22nd field, see proc(5); the 2nd is in parentheses
-            return float(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
-        return process.create_time()
+        return None if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
     except psutil.Error:
+        return None
+
+
+def process_ticks(pid: int) -> int | None:
+    """Return when a process was started, in ticks since the system's start; None where the system does not say it.
+
+    A time of day moves when a clock is set, and these do not.
+    """
+    try:  # the 22nd field, see proc(5); the 2nd is in parentheses
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+    except (OSError, ValueError, IndexError):
         return None
 
 

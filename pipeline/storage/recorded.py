@@ -196,14 +196,24 @@ class Records:
         return all(self.made(path, counts) >= units for path, (counts, units) in planned.items())
 
 
-def read(store: Place, plan: str, *, doubt: bool = True) -> Records:
+SINCE = "since"
+"""Where in what a store says of its run the number of the lock stands with which it was begun."""
+
+
+def begun_with(record: Mapping[str, Any]) -> int:
+    """Return the number of the lock with which a store was begun; stores of old do not say it."""
+    since = record.get(SINCE)
+    return since if isinstance(since, int) else 0
+
+
+def read(store: Place, plan: str, since: int = 0, *, doubt: bool = True) -> Records:
     """Return the records of a store that hold for a plan; what is torn or of another plan counts for nothing.
 
     Records of a boot that is over are left out where the data are not what they say, unless told not to doubt; and no
     image is finished of which records are gone, or what says what it should have of them.
     """
     found, intact = Records(), Intact(store)
-    for _, header, frames, _ in segments_of(store, plan):
+    for _, header, frames, _ in segments_of(store, plan, since):
         doubtful = doubt and _is_over(header.get("boot"))
         for frame in frames:
             if isinstance(frame, dict):

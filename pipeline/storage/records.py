@@ -192,10 +192,7 @@ class Segment:
         self._waiting.clear()
 
     def check(self) -> None:
-        """Raise `RunError` where the store has been replaced since the segment was begun: in a local one, begins it.
-
-        In a bucket, whether another run owns the store is asked at most once in `WAIT`.
-        """
+        """Raise `RunError` where the store has been replaced: in a bucket, that is asked at most once in `WAIT`."""
         with self._lock:
             if self._of.store.is_local:
                 self._opened()
@@ -251,10 +248,7 @@ def _framed(plain: Any) -> bytes:
 
 
 def frames_of(segment: BinaryIO, where: str) -> Iterator[Any]:
-    """Give the frames of a segment up to the first that is torn, one at a time.
-
-    Raises `OutputError`, which says ``where``, if the segment cannot be read.
-    """
+    """Give the frames of a segment up to the first that is torn; raises `OutputError` that says ``where``."""
 
     def read(length: int) -> bytes:
         try:
@@ -283,9 +277,15 @@ def open_segment(store: Place, key: str) -> Iterator[BinaryIO]:
         yield segment
 
 
-def segments_of(store: Place, plan: str) -> Iterator[tuple[str, Mapping[str, Any], Iterator[Any], BinaryIO]]:
-    """Give the segments of a store that hold for a plan, in their order: key, header, and frames where they are."""
-    for key in sorted(store.list(FOLDER)):
+Found = tuple[str, Mapping[str, Any], Iterator[Any], BinaryIO]
+
+
+def segments_of(store: Place, plan: str, since: int = 0) -> Iterator[Found]:
+    """Give the segments of a store that hold for a plan, in their order: key, header, and frames where they are.
+
+    Not those of runs whose lock is before ``since``, with which the store was begun: they came late.
+    """
+    for key in sorted(key for key in store.list(FOLDER) if key.removeprefix(f"{FOLDER}/") >= f"{since:06}"):
         with open_segment(store, key) as segment:
             frames = frames_of(segment, f"{store}/{key}")
             header = next(frames, None)
@@ -293,8 +293,8 @@ def segments_of(store: Place, plan: str) -> Iterator[tuple[str, Mapping[str, Any
                 yield key, header, frames, segment
 
 
-def units_in(store: Place, plan: str) -> Iterator[Units]:
+def units_in(store: Place, plan: str, since: int = 0) -> Iterator[Units]:
     """Give all that the records of a store name that hold for a plan, one after another."""
-    for _, _, frames, _ in segments_of(store, plan):
+    for _, _, frames, _ in segments_of(store, plan, since):
         for task in (frame for frame in frames if isinstance(frame, list)):
             yield from map(Units.unpack, task)

@@ -109,6 +109,7 @@ def unit(source: Source) -> tuple[int, int]:
 def _places(source: Source) -> Iterator[tuple[int, ...]]:
     """Give the places of all stored objects."""
     for key in source.array.list():
-        parts = key.replace(".", "/").split("/")[-len(source.axes) :]
-        if len(parts) == len(source.axes) and all(part.isdecimal() for part in parts):
+        parts = key.replace(".", "/").removeprefix("c/").split("/")
+        # Nothing else that lies there is a chunk: a copy in a folder, or 00 beside 0.
+        if len(parts) == len(source.axes) and all(part.isdecimal() and str(int(part)) == part for part in parts):
             yield tuple(map(int, parts))

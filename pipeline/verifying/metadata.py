@@ -30,7 +30,10 @@ def faults(store: Place, image: ImagePlan) -> Iterator[str]:
             yield f"{store / path}: its metadata cannot be read ({explain(error)})"
             continue
         if (other := next(_others(attributes, found), None)) is not None:
-            yield f"{store / path}: its metadata are not what a run writes, from {other} on"
+            yield (
+                f"{store / path}: its metadata are not what a run writes, from {other} on; 'haloflow run --overwrite' "
+                "writes them anew"
+            )
 
 
 def _attributes(m: MapArray) -> dict[str, Any]:
