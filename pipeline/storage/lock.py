@@ -81,7 +81,7 @@ class Held:
 
     def alive(self) -> bool | None:
         """Say whether the owner lives; None where only watching for a sign of life could tell: on another machine."""
-        if self.released or self.owner.run in _ENDED:
+        if self.released or self.owner.run in _UNSAID:
             return False
         if (self.owner.host, self.owner.boot, self.owner.namespace) == (*boot(), namespace()):
             started = process_started(self.owner.pid)
@@ -94,7 +94,7 @@ class Held:
         return None
 
 
-_ENDED: set[str] = set()
+_UNSAID: set[str] = set()
 """Runs of this process that have let go of their stores and could not say so there."""
 
 
@@ -188,7 +188,7 @@ class Lock:
             if self._stands():  # else it was removed, with its store
                 self._say({**self.news(), "released": True, "state": state})
         except (OSError, PlaceError):  # the run's own end counts
-            _ENDED.add(self.owner.run)
+            _UNSAID.add(self.owner.run)
 
     def _beat(self) -> None:
         while not self._ended.wait(BEAT):

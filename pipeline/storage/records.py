@@ -277,10 +277,10 @@ def open_segment(store: Place, key: str) -> Iterator[BinaryIO]:
         yield segment
 
 
-Found = tuple[str, Mapping[str, Any], Iterator[Any], BinaryIO]
+Opened = tuple[str, Mapping[str, Any], Iterator[Any], BinaryIO]
 
 
-def segments_of(store: Place, plan: str, since: int = 0) -> Iterator[Found]:
+def segments_of(store: Place, plan: str, since: int = 0) -> Iterator[Opened]:
     """Give the segments of a store that hold for a plan, in their order: key, header, and frames where they are.
 
     Not those of runs whose lock is before ``since``, with which the store was begun: they came late.

@@ -26,7 +26,8 @@ from pipeline.tables.watch import wanted_of
 OUTER = ("t", "z")
 """Axes that only the tables of some images have columns of."""
 
-AGAIN = "'haloflow run --resume' makes it again from the records"
+REMEDY = "'haloflow run --resume' makes it again from the records"
+"""What to do about a table that is not there, after what is wrong with it."""
 
 FEW = 5
 """Rows of a column that are named as wrong, before the others are counted."""
@@ -157,14 +158,14 @@ def _read(plan: Plan, name: str, columns: Sequence[Column]) -> Rows:
     path = plan.store / TABLES / name
     data = plan.store.read(f"{TABLES}/{name}")
     if data is None:
-        raise OutputError(f"{path}: there is no such table; {AGAIN}")
+        raise OutputError(f"{path}: there is no such table; {REMEDY}")
     try:
         form = FORMATS[name.rpartition(".")[2]]
         rows = _joined(name, columns, form.parts(io.BytesIO(data)), form.about_of(io.BytesIO(data)))
     except HaloflowError:
         raise
     except Exception as error:  # noqa: BLE001 - whatever a damaged file makes its reader raise
-        raise OutputError(f"{path}: cannot be read: {error}; remove it, and {AGAIN}") from None
+        raise OutputError(f"{path}: cannot be read: {error}; remove it, and {REMEDY}") from None
     if lacking := [column.name for column in columns if column.name not in rows.columns]:
         raise OutputError(
             f"{path}: has no column {lacking[0]}: it is of a run that differs; make it with 'haloflow run --overwrite'"
