@@ -5,7 +5,7 @@ from numba import njit
 from pipeline.compiled.lanes import line, pixels_at, rest
 from pipeline.compiled.loops import stretched
 
-MADE_WITH = {"lanes": "226a31a48a2a", "loops": "f16be13c5523"}
+MADE_WITH = {"lanes": "bf59f8ffe2ea", "loops": "628f3f74313d"}
 
 
 @njit(cache=True, nogil=True)

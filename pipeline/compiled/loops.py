@@ -12,7 +12,7 @@ from numba.extending import intrinsic
 
 from pipeline.compiled.lanes import I64, LANES, VECTOR, at, fma, line, row_of
 
-MADE_WITH = {"lanes": "226a31a48a2a"}
+MADE_WITH = {"lanes": "bf59f8ffe2ea"}
 
 
 @njit(cache=True, nogil=True)

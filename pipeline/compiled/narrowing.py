@@ -12,10 +12,24 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from pipeline.compiled.lanes import F32, I32, I64, LANES, VECTOR, alike, all_of, at, fma, line, multiply_add, row_of
+from pipeline.compiled.lanes import (
+    F32,
+    I32,
+    I64,
+    LANES,
+    VECTOR,
+    alike,
+    all_of,
+    at,
+    fma,
+    line,
+    multiply_add,
+    rest,
+    row_of,
+)
 from pipeline.compiled.loops import ends, look, nothing_seen
 
-MADE_WITH = {"lanes": "226a31a48a2a", "loops": "f16be13c5523"}
+MADE_WITH = {"lanes": "bf59f8ffe2ea", "loops": "628f3f74313d"}
 
 UNSURE = 1e-4
 """How far float32 may have a quotient wrong, so that few enough are doubted: that of 8 bits, not that of 16."""
@@ -120,7 +134,8 @@ def quantise(maps, offset, scale, first, last, missing, out):
                 vectors = len(target) // LANES
                 far = _count(maps, (c, y), vectors, (step, start, first, last, missing), out)
                 begin = vectors * LANES if far < 0.5 - wrong else 0
-            for x in range(begin, len(target)):
+            source, target = rest(source, begin), rest(target, begin)
+            for x in range(len(target)):  # from 0 on, or it would look for places below it, one by one
                 pixel = np.float64(source[x])
                 above = min(max(pixel - offset, low), high)
                 near = above * reciprocal

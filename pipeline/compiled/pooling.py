@@ -8,7 +8,7 @@ from numba.extending import intrinsic
 
 from pipeline.compiled.lanes import I64, LANES, all_of, at, extreme, picked
 
-MADE_WITH = {"lanes": "226a31a48a2a"}
+MADE_WITH = {"lanes": "bf59f8ffe2ea"}
 
 COPY, MAX, MIN, SUM = range(4)
 """How the rows and columns under a pooling window are joined; COPY where there is no pooling."""
@@ -33,10 +33,10 @@ def _of_two(sign: str) -> Any:
 maximum, minimum = _of_two(">"), _of_two("<")
 
 
-def squares(builder: Any, left: Any, right: Any) -> Any:
-    """Return the greater of each two pixels that lie side by side in two vectors, and 0 added."""
+def squares(builder: Any, left: Any, right: Any, greater: Any = extreme) -> Any:
+    """Return the ``greater`` of each two pixels that lie side by side in two vectors, and 0 added."""
     even, odd = (picked(builder, left, right, list(range(n, 2 * LANES, 2))) for n in (0, 1))
-    return builder.fadd(extreme(builder, ">", even, odd), all_of(0.0))
+    return builder.fadd(greater(builder, ">", even, odd), all_of(0.0))
 
 
 @intrinsic

@@ -6,7 +6,7 @@ from pipeline.compiled.lanes import maps_of, rest
 from pipeline.compiled.loops import survey
 from pipeline.compiled.narrowing import halve, quantise
 
-MADE_WITH = {"lanes": "226a31a48a2a", "loops": "f16be13c5523", "narrowing": "caebf64f2ac4"}
+MADE_WITH = {"lanes": "bf59f8ffe2ea", "loops": "628f3f74313d", "narrowing": "00953331a2bb"}
 
 
 @njit(cache=True, nogil=True)

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from pipeline.compiled import vector
 from pipeline.compiled.lanes import flat
+from pipeline.compiled.micro import VECTORS
 from pipeline.compiled.pooling import COPY
 from pipeline.geometry import Window
 
@@ -40,7 +41,7 @@ class Taps:
         count, depth, self._height, self._width = weights.shape
         self._depth = depth
         self._y, self._x = windows
-        together = max(vector.VECTORS)
+        together = max(VECTORS)
         parts = np.array_split(np.arange(count), -(-count // together))
         flat = weights.astype(np.float32).reshape(count, -1)
         self._weights = np.concatenate([flat[part].T.ravel() for part in parts])

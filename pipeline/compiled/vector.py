@@ -4,117 +4,21 @@ The sums are chains of fused multiply-adds, a tap at a time in reading order, fr
 on every processor, so a pixel's bits depend neither on the vector unit nor on where in a block it lies.
 """
 
-from typing import Any
-
 import numpy as np
-from numba import njit, types
-from numba.core import cgutils
-from numba.extending import intrinsic
+from numba import njit
 
-from pipeline.compiled.lanes import I64, LANES, alike, all_of, at, extreme, fma, multiply_add
-from pipeline.compiled.pooling import MAX, maximum, minimum, pool, squares
+from pipeline.compiled.lanes import LANES, fma
+from pipeline.compiled.micro import PAIRS, VECTORS, micro
+from pipeline.compiled.pooling import MAX, maximum, minimum, pool
 
-MADE_WITH = {"lanes": "226a31a48a2a", "pooling": "38b631f8c45b"}
+MADE_WITH = {"lanes": "bf59f8ffe2ea", "micro": "b897f6ee8b6d", "pooling": "8b1da0cfdfef"}
 
 DIVIDE, ADD, FLOOR, SCALE, CEILING, LEAK, ABS = range(7)
 """Point steps: x / p, x + p, max(x, p), x · p, min(x, p), x · p where x is not positive, and x without its sign; p is a
 number for each map."""
 
-VECTORS = {1: 6, 2: 4, 3: 5, 4: 4} if LANES == 16 else {1: 6, 2: 4, 3: 3, 4: 2}
-"""Vectors side by side for a number of features at a time: their sums must all stay in registers, 32 or 16 of them."""
-
-PAIRS = {1: 8, 2: 6, 3: 4, 4: 2} if LANES == 16 else {1: 4, 2: 2, 3: 2}
-"""The same, an even number, where the sums of two rows are made at a time."""
-
-
-def _sums(builder: Any, source: Any, starts: Any, tables: Any, features: int, vectors: int) -> Any:
-    """Return the sums of some features over a run of pixels, a list of vectors for each of the ``starts`` of runs.
-
-    They are ``weights[t · features + f] · source[start + offsets[t] + x]``, added up over the taps t in registers.
-    """
-    offsets, weights, taps = tables
-    kept = [
-        [[cgutils.alloca_once_value(builder, all_of(0.0)) for _ in range(vectors)] for _ in range(features)]
-        for _ in starts
-    ]
-    for place in (place for run in kept for row in run for place in row):
-        builder.store(all_of(0.0), place)  # the function may come here again
-    with cgutils.for_range(builder, taps) as loop:
-        first = builder.mul(loop.index, I64(features))
-        spread = []
-        for f in range(features):
-            weight = builder.load(builder.gep(weights, [builder.add(first, I64(f))]))
-            spread.append(alike(builder, weight))
-        tap = builder.load(builder.gep(offsets, [loop.index]))
-        for start, run in zip(starts, kept, strict=True):
-            row = builder.gep(source, [builder.add(start, tap)])
-            for v in range(vectors):
-                pixels = builder.load(at(builder, row, I64(v * LANES)), align=4)
-                for f in range(features):
-                    total = multiply_add(builder, spread[f], pixels, builder.load(run[f][v]))
-                    builder.store(total, run[f][v])
-    return [[[builder.load(place) for place in row] for row in run] for run in kept]
-
-
-def _micro(features: int, *, pooled: bool) -> Any:
-    """Return the innermost kernel: the sums of some features over a run of pixels, kept in registers over all taps.
-
-    It makes those at ``source[s + x]`` and after it, for each of ``LANES · VECTORS[features]`` pixels x, and writes
-    them to ``target[d + f · plane + x]``. Or ``pooled``: those of ``LANES · PAIRS[features]`` pixels and as many in the
-    row ``pitch`` further on, and the greatest of each square of 2 × 2 of them, with 0 added; or ``floors[m + f]`` where
-    that is greater. ``pair`` is (pitch, floors, m) then, and else None.
-    """
-    vectors = PAIRS[features] if pooled else VECTORS[features]
-
-    @intrinsic
-    def micro(
-        typing: Any,
-        source: Any,
-        s: Any,
-        offsets: Any,
-        weights: Any,
-        w: Any,
-        taps: Any,
-        target: Any,
-        d: Any,
-        plane: Any,
-        pair: Any,
-    ) -> Any:
-        del typing
-        signature = types.void(source, s, offsets, weights, w, taps, target, d, plane, pair)
-
-        def generate(context: Any, builder: Any, signature: Any, given: Any) -> Any:
-            source, offsets, weights, target = (
-                context.make_array(signature.args[place])(context, builder, given[place]).data for place in (0, 2, 3, 6)
-            )
-            s, w, taps, d, plane, pair = (given[place] for place in (1, 4, 5, 7, 8, 9))
-            starts = [s]
-            if pooled:
-                pitch, floors, m = cgutils.unpack_tuple(builder, pair)
-                starts.append(builder.add(s, pitch))
-                kind = signature.args[9][1]
-                lowest = builder.gep(context.make_array(kind)(context, builder, floors).data, [m])
-            tables = offsets, builder.gep(weights, [w]), taps
-            made = _sums(builder, source, starts, tables, features, vectors)
-            for f in range(features):
-                row = builder.gep(target, [builder.add(d, builder.mul(plane, I64(f)))])
-                pixels = made[0][f]
-                if pooled:
-                    pixels = [extreme(builder, ">", *pair) for pair in zip(made[0][f], made[1][f], strict=True)]
-                    pixels = [squares(builder, *pixels[v : v + 2]) for v in range(0, vectors, 2)]
-                    floor = alike(builder, builder.load(builder.gep(lowest, [I64(f)])))
-                    pixels = [extreme(builder, ">", vector, floor) for vector in pixels]
-                for v, vector in enumerate(pixels):
-                    builder.store(vector, at(builder, row, I64(v * LANES)), align=4)
-            return context.get_dummy_value()
-
-        return signature, generate
-
-    return micro
-
-
-_micro1, _micro2, _micro3, _micro4 = (_micro(features, pooled=False) for features in (1, 2, 3, 4))
-_pooled1, _pooled2, _pooled3, _pooled4 = (_micro(min(n, max(PAIRS)), pooled=True) for n in (1, 2, 3, 4))
+_micro1, _micro2, _micro3, _micro4 = (micro(features, pooled=False) for features in (1, 2, 3, 4))
+_pooled1, _pooled2, _pooled3, _pooled4 = (micro(min(n, max(PAIRS)), pooled=True) for n in (1, 2, 3, 4))
 _WIDTH1, _WIDTH2, _WIDTH3, _WIDTH4 = (LANES * VECTORS[features] for features in (1, 2, 3, 4))
 _POOLED1, _POOLED2, _POOLED3, _POOLED4 = (LANES * PAIRS.get(features, 0) // 2 for features in (1, 2, 3, 4))
 
@@ -146,19 +50,24 @@ def _correlate(source, s, offsets, weights, w, features, target, d, plane, colum
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _correlate_pooled(source, s, offsets, weights, w, features, target, d, plane, pair, columns):
-    """Make one row of pooled maps of two rows of sums; the last run of vectors goes back over pixels already made."""
+    """Make one row of pooled maps of two rows of sums, and say whether all sums are numbers: only then it is right.
+
+    The last run of vectors goes back over pixels already made.
+    """
     taps = len(offsets)
     width = (_POOLED1, _POOLED2, _POOLED3, _POOLED4)[features - 1]
+    numbers = True
     for start in range(0, columns, width):
         x = min(start, columns - width)
         if features == 1:
-            _pooled1(source, s + 2 * x, offsets, weights, w, taps, target, d + x, plane, pair)
+            numbers &= _pooled1(source, s + 2 * x, offsets, weights, w, taps, target, d + x, plane, pair)
         elif features == 2:
-            _pooled2(source, s + 2 * x, offsets, weights, w, taps, target, d + x, plane, pair)
+            numbers &= _pooled2(source, s + 2 * x, offsets, weights, w, taps, target, d + x, plane, pair)
         elif features == 3:
-            _pooled3(source, s + 2 * x, offsets, weights, w, taps, target, d + x, plane, pair)
+            numbers &= _pooled3(source, s + 2 * x, offsets, weights, w, taps, target, d + x, plane, pair)
         else:
-            _pooled4(source, s + 2 * x, offsets, weights, w, taps, target, d + x, plane, pair)
+            numbers &= _pooled4(source, s + 2 * x, offsets, weights, w, taps, target, d + x, plane, pair)
+    return numbers
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -244,7 +153,7 @@ def run_rows(source, pitch, offsets, weights, groups, rows, columns, codes, para
         in_registers = paired and last - first == 2
         if in_registers:
             for g in range(len(groups)):
-                _correlate_pooled(
+                in_registers &= _correlate_pooled(
                     source,
                     groups[g, 0] + first * pitch,
                     offsets,
@@ -257,6 +166,7 @@ def run_rows(source, pitch, offsets, weights, groups, rows, columns, codes, para
                     (pitch, floors, groups[g, 3]),
                     width,
                 )
+        if in_registers:
             upto = last
         for y in range(max(first, upto), last):
             place = (y % ring) * across

@@ -7,7 +7,7 @@ from pipeline.compiled.cells import PLACES, ROWS, RUN, SEEN, finish_all, finish_
 from pipeline.compiled.lanes import LANES, fma, line
 from pipeline.compiled.pooling import maximum
 
-MADE_WITH = {"cells": "944a53267208", "lanes": "226a31a48a2a", "pooling": "38b631f8c45b"}
+MADE_WITH = {"cells": "944a53267208", "lanes": "bf59f8ffe2ea", "pooling": "8b1da0cfdfef"}
 
 PART = 256
 """Channels at a time: a feature's weights, or a run of cells, of so many stay in the nearest cache."""
