@@ -11,7 +11,7 @@ from pipeline.compiled.lanes import LANES, fma
 from pipeline.compiled.micro import PAIRS, VECTORS, micro
 from pipeline.compiled.pooling import MAX, maximum, minimum, pool
 
-MADE_WITH = {"lanes": "bf59f8ffe2ea", "micro": "b897f6ee8b6d", "pooling": "8b1da0cfdfef"}
+MADE_WITH = {"lanes": "bf59f8ffe2ea", "micro": "128997132d20", "pooling": "8b1da0cfdfef"}
 
 DIVIDE, ADD, FLOOR, SCALE, CEILING, LEAK, ABS = range(7)
 """Point steps: x / p, x + p, max(x, p), x · p, min(x, p), x · p where x is not positive, and x without its sign; p is a
@@ -50,24 +50,19 @@ def _correlate(source, s, offsets, weights, w, features, target, d, plane, colum
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _correlate_pooled(source, s, offsets, weights, w, features, target, d, plane, pair, columns):
-    """Make one row of pooled maps of two rows of sums, and say whether all sums are numbers: only then it is right.
-
-    The last run of vectors goes back over pixels already made.
-    """
+    """Make one row of pooled maps of two rows of sums; the last run of vectors goes back over pixels already made."""
     taps = len(offsets)
     width = (_POOLED1, _POOLED2, _POOLED3, _POOLED4)[features - 1]
-    numbers = True
     for start in range(0, columns, width):
         x = min(start, columns - width)
         if features == 1:
-            numbers &= _pooled1(source, s + 2 * x, offsets, weights, w, taps, target, d + x, plane, pair)
+            _pooled1(source, s + 2 * x, offsets, weights, w, taps, target, d + x, plane, pair)
         elif features == 2:
-            numbers &= _pooled2(source, s + 2 * x, offsets, weights, w, taps, target, d + x, plane, pair)
+            _pooled2(source, s + 2 * x, offsets, weights, w, taps, target, d + x, plane, pair)
         elif features == 3:
-            numbers &= _pooled3(source, s + 2 * x, offsets, weights, w, taps, target, d + x, plane, pair)
+            _pooled3(source, s + 2 * x, offsets, weights, w, taps, target, d + x, plane, pair)
         else:
-            numbers &= _pooled4(source, s + 2 * x, offsets, weights, w, taps, target, d + x, plane, pair)
-    return numbers
+            _pooled4(source, s + 2 * x, offsets, weights, w, taps, target, d + x, plane, pair)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -153,7 +148,7 @@ def run_rows(source, pitch, offsets, weights, groups, rows, columns, codes, para
         in_registers = paired and last - first == 2
         if in_registers:
             for g in range(len(groups)):
-                in_registers &= _correlate_pooled(
+                _correlate_pooled(
                     source,
                     groups[g, 0] + first * pitch,
                     offsets,
@@ -166,7 +161,6 @@ def run_rows(source, pitch, offsets, weights, groups, rows, columns, codes, para
                     (pitch, floors, groups[g, 3]),
                     width,
                 )
-        if in_registers:
             upto = last
         for y in range(max(first, upto), last):
             place = (y % ring) * across
