@@ -7,6 +7,7 @@ import pytest
 import zarr
 
 import pipeline
+from pipeline.execute import account
 
 LAYERS = [
     {"type": "convolution", "features": ["f"]},
@@ -73,3 +74,23 @@ def test_maps_of_scaled_integers_are_told_when_they_are_an_input(tmp_path, dtype
     pipeline.run(pipeline.plan(job(tmp_path, tmp_path / "i.zarr", **output)), "serial")
     again = job(tmp_path, tmp_path / "o.zarr/i/sigmoid", store=str(tmp_path / "p.zarr"))
     assert len(pipeline.plan(again).images[0].notes) == notes
+
+
+def test_a_run_says_at_its_end_what_its_images_note_each_once(tmp_path, monkeypatch):
+    for name, scale in (("a", 2.0), ("b", 2.0), ("c", 0.5), ("d", 0.25)):
+        array = zarr.create_array(tmp_path / f"in/{name}.zarr", shape=(16, 16), dtype="i2")
+        array.attrs["scale_factor"] = scale
+        array[:] = 1
+    monkeypatch.setattr(account, "NOTES", 2)
+    report = pipeline.run(pipeline.plan(job(tmp_path, tmp_path / "in/*.zarr")), "serial")
+    folder = tmp_path / "in"
+    said = [
+        (f"{folder / 'a.zarr'} and 1 other: ", "(scale_factor 2)"),
+        (f"{folder / 'c.zarr'}: ", "(scale_factor 0.5)"),
+    ]
+    assert len(report.notes) == len(said)
+    for note, (images, numbers) in zip(report.notes, said, strict=True):
+        assert note.startswith(images)
+        assert numbers in note
+        assert f"note: {note}" in str(report).splitlines()
+    assert report.to_dict()["notes"] == list(report.notes)

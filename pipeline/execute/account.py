@@ -6,6 +6,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
+from pipeline.errors import counted
 from pipeline.execute.crew import Crew
 from pipeline.execute.decisions import Decided
 from pipeline.execute.report import Report
@@ -15,6 +16,9 @@ from pipeline.planning import ImagePlan, Plan
 
 WHOLE = 2**63
 """Instead of a block's number, of a failure that is of no block."""
+
+NOTES = 20
+"""Notes that a report has at the most: each of ten thousand images may have one of its own."""
 
 
 class Account:
@@ -37,6 +41,8 @@ class Account:
         self._retries = 0
         self._failures: list[tuple[int, int, dict[str, Any]]] = []
         """Each with the number of its image and its block."""
+        self._notes: dict[str, tuple[str, int]] = {}
+        """The first image that each was said of, and how many others."""
         self._started, self._clock = datetime.now(UTC), time.perf_counter()
 
     def start(self, crew: Crew) -> None:
@@ -51,6 +57,10 @@ class Account:
     def begin(self, image: ImagePlan, before: int) -> None:
         """Count an image of which so many tasks were done before."""
         self._count(len(image.blocks), before, image.pixels, image.missing or 0)
+        for note in image.notes:
+            if note in self._notes or len(self._notes) < NOTES:
+                first, others = self._notes.get(note, (image.source.path, -1))
+                self._notes[note] = first, others + 1
 
     def _count(self, tasks: int, before: int, pixels: int, missing: int) -> None:
         self._looked += 1
@@ -155,6 +165,10 @@ class Account:
             failures=tuple(failure for *_, failure in sorted(self._failures, key=lambda one: one[:2])),
             tables=tuple(tables),
             decided=decided,
+            notes=tuple(
+                f"{first}{' and ' + counted(others, 'other') if others else ''}: {note}"
+                for note, (first, others) in self._notes.items()
+            ),
         )
 
     def end(self, report: Report) -> None:

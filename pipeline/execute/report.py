@@ -32,6 +32,8 @@ class Report:
     """Where the tables lie, if any were asked for."""
     decided: Decided | None = None
     """What the table of decisions says, where there is one."""
+    notes: tuple[str, ...] = ()
+    """What the user should know of the images, as their plans say it."""
 
     @property
     def complete(self) -> bool:
@@ -49,6 +51,7 @@ class Report:
             **asdict(self),
             "failures": list(self.failures),
             "tables": list(self.tables),
+            "notes": list(self.notes),
             "decided": self.decided and self.decided.to_dict(),
             "complete": self.complete,
         }
@@ -66,6 +69,7 @@ class Report:
             lines.append(f"{chunks} of the input {are} not stored: taken as its fill value")
         lines += self.decided.lines() if self.decided else []
         lines += [f"table: {path}" for path in self.tables]
+        lines += [f"note: {note}" for note in self.notes]
         return "\n".join([*lines, *self.failed])
 
 
