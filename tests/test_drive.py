@@ -1,7 +1,10 @@
 """What is sent to workers: in which order, how much at a time, and from where."""
 
 import asyncio
+import time
+from collections.abc import Iterator
 from pathlib import Path
+from threading import Event
 
 import pytest
 from distributed import Client, LocalCluster
@@ -9,7 +12,8 @@ from distributed import Client, LocalCluster
 import pipeline
 from pipeline.errors import RunError
 from pipeline.execute import cluster, drive, stock
-from pipeline.execute.feed import Feed
+from pipeline.execute.feed import Feed, Work
+from pipeline.execute.task import Done
 from pipeline.storage.place import Place
 from pipeline.storage.records import Segments
 from tests.test_cluster import cut
@@ -74,3 +78,28 @@ def test_a_client_that_is_closed_before_the_first_message_ends_its_run(small: Pa
         client.close()
         with pytest.raises(RunError, match=r"was lost \(the client is closed\); .* go on with --resume"):
             list(cluster.run(Feed.of(plan.images), client, Segments(Place.of(str(small / "none")), "", 1)))
+
+
+def test_outcomes_are_told_while_there_are_more_images_to_look_at(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of tasks so short that thousands of images are looked at ahead."""
+    (image,) = pipeline.plan(pipeline.load("config.yaml")).images
+    ended, looked = Event(), 0
+
+    def nothing(plan: object, number: int, block: int, *more: object) -> Done:
+        ended.set()
+        return Done(number, block, 0.0, 0, 0, ())
+
+    def works() -> Iterator[Work]:
+        nonlocal looked
+        for looked in range(1, 401):
+            if looked > stock.LOT:
+                assert ended.wait(60)
+                time.sleep(drive.LAG / stock.LOT)
+            yield Work(looked, image, [0])
+
+    monkeypatch.setattr(cluster, "attempt", nothing)
+    with LocalCluster(n_workers=1, processes=False, dashboard_address="127.0.0.1:0") as made, Client(made) as client:
+        outcomes = cluster.run(Feed(works()), client, Segments(Place.of(str(small / "none")), "", 1))
+        next(outcomes)
+        assert looked <= 5 * stock.LOT
+        assert 1 + sum(1 for _ in outcomes) == looked == 400

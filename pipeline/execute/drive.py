@@ -94,14 +94,14 @@ class Drive:
         self._look()
         told = time.monotonic()
         while True:
-            self._fill()
+            filled = self._fill()
             if not (
                 self.flying or self.landed or self.told or (not self.stopped and (self.suspects or len(self.stock)))
             ):
                 return
             if self.stop() and self._drained():
                 return
-            for future in self._wait(LAG if self.landed else LOOK):
+            for future in self._wait(0 if filled else LAG if self.landed else LOOK):
                 self._land(future)
             if not self.stopped and self.suspects and not self.waiting[ALONE]:
                 self._submit(self.suspects.popleft(), ALONE)
@@ -117,10 +117,12 @@ class Drive:
         for future in (*self.flying, *self.landed, *self.roster.signs):
             future.release()
 
-    def _fill(self) -> None:
-        """Take up work, until the workers have enough of it for a while; they get it as it comes."""
-        for _ in self.stock.fill(max(1, self._window)) if not self.stopped else ():
+    def _fill(self) -> bool:
+        """Take up a lot of work, and no more at a time, for outcomes wait meanwhile; say whether there was any."""
+        filled = not self.stopped and self.stock.fill(max(1, self._window))
+        if filled:
             self._supply_together()
+        return filled
 
     def _land(self, future: Any) -> None:
         """Take note that a future has ended."""

@@ -1,6 +1,6 @@
 """What is begun and not yet sent off, kept small: work is taken from the feed when little is left."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from pipeline.execute.feed import Feed, Work
 from pipeline.execute.ranges import MOST, Blocks, Ranges
@@ -29,23 +29,22 @@ class Stock:
     def __len__(self) -> int:
         return len(self._ranges)
 
-    def fill(self, window: int) -> Iterator[None]:
-        """Take up work lot by lot, until there is enough for twice ``window`` batches."""
-        while self._more and len(self) < 2 * window * self._size:
-            blocks = Interval(0, 0)
-            for _ in range(LOT):
-                work = self._feed.take()
-                if work is None:
-                    self._more = False
-                    break
-                self._pace = self._pace or max(1e-3, work.seconds)
-                added = self._blocks.add(work)
-                blocks = Interval(blocks.start, added.stop) if len(blocks) else added
-                if len(blocks) >= window * self._size:
-                    break
-            if len(blocks):
-                self._ranges.add(blocks)
-                yield
+    def fill(self, window: int) -> bool:
+        """Take up a lot of work, unless there is enough for twice ``window`` batches; say whether there was any."""
+        if not self._more or len(self) >= 2 * window * self._size:
+            return False
+        blocks, works = Interval(0, 0), 0
+        while works < LOT and len(blocks) < window * self._size:
+            work = self._feed.take()
+            if work is None:
+                self._more = False
+                break
+            self._pace = self._pace or max(1e-3, work.seconds)
+            added = self._blocks.add(work)
+            blocks = Interval(blocks.start, added.stop) if len(blocks) else added
+            works += len(added) > 0
+        self._ranges.add(blocks)
+        return works > 0
 
     def join(self, threads: Mapping[str, int]) -> None:
         """Learn which workers there are, and their threads."""
