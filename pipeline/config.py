@@ -9,7 +9,7 @@ from copy import deepcopy
 from functools import reduce
 from os import PathLike, fspath
 from pathlib import Path as FilePath
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
 
 import numpy as np
 from pydantic import (
@@ -18,6 +18,7 @@ from pydantic import (
     Discriminator,
     Field,
     ValidationError,
+    model_validator,
 )
 from pydantic_core import ErrorDetails
 
@@ -62,6 +63,12 @@ class Input(Selection):
         "fill",
         description="what a chunk is that is not stored: the image's fill value, or a reason to refuse the image",
     )
+
+    @model_validator(mode="after")
+    def _tells_black_from_white(self) -> Self:
+        if self.black is not None and self.black == self.white:
+            raise ValueError(f"black and white are both {self.black:g}; they must differ")
+        return self
 
 
 class Config(Section):

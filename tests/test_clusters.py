@@ -212,3 +212,15 @@ def test_other_words_are_refused(small: Path) -> None:
         manager("tcp://127.0.0.1:9").connect(2, 1),
     ):
         pass
+
+
+def test_a_script_whose_work_each_worker_would_begin_again_is_told_how_to_be_written(tmp_path: Path) -> None:
+    zarr.create_array(tmp_path / "i.zarr", data=np.ones((4, 4), np.uint8))
+    job = {"input": {"images": "i.zarr"}, "layers": [{"type": "relu"}], "output": {"store": "o.zarr"}}
+    (tmp_path / "script.py").write_text(
+        f"import pipeline\npipeline.run(pipeline.plan(pipeline.load({job})), 'local', 1)\n"
+    )
+    ended = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert ended.returncode
+    assert "a Python script needs its work below \"if __name__ == '__main__':\"" in ended.stderr
+    assert not (tmp_path / "o.zarr").exists()

@@ -178,3 +178,14 @@ def test_planes_there_and_back(tmp_path):
     assert np.array_equal(np.asarray(PIL.Image.open(tmp_path / "b.png")), values[0, 2, 1])
     with pytest.raises(InputError, match="no plane 4 along z; it has 4"):
         export(image, tmp_path / "e.npy", z=4)
+
+
+@pytest.mark.parametrize("suffix", [".tif", ".npy"])
+def test_numbers_that_stand_for_others_are_told(tmp_path, suffix):
+    array = zarr.create_array(tmp_path / "a.zarr", shape=(8, 9), dtype="int8")
+    array.attrs.update({"scale_factor": 0.5, "add_offset": 1.0, "missing_value": -128})
+    array[:] = 3
+    made = export(str(tmp_path / "a.zarr"), tmp_path / f"a{suffix}")
+    told = "holds the numbers as they are stored, which stand for others: scale_factor 0.5, add_offset 1, missing_value"
+    assert any(f"{tmp_path / 'a'}{suffix}: {told} -128" == note for note in made.notes)
+    assert export(str(tmp_path / "a.zarr"), tmp_path / "a.png", window=(0, 9)).notes == ()

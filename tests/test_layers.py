@@ -245,7 +245,8 @@ def test_pools_of_infinities_and_zeros():
         ),
         ([{"features": "deep"}], "'convolution': feature 'deep' has 2 channels and the layer takes 3 maps"),
         ([{"features": "deep", "channels": "each"}], "the layer takes one map at a time ('channels: each')"),
-        ([{"features": "flat"}], "feature 'flat' has 1 channels and the layer takes 3 maps"),
+        ([{"features": "flat"}], "feature 'flat' has 1 channel and the layer takes 3 maps"),
+        ([{"features": "flat"}], "or 'channels: each', which takes it over one map after another"),
         (
             [{"features": "d15", "dilation": (1, 2000)}],
             "'d15' spans 1 × 8001 pixels; at most",

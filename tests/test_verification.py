@@ -10,6 +10,7 @@ import zarr
 
 import pipeline
 from pipeline.errors import OutputError
+from pipeline.storage.lock import acquire
 
 RNG = np.random.default_rng()
 """Set for each test, so that none hangs on those before it."""
@@ -277,3 +278,14 @@ def test_what_stands_beside_large_pixels_passes_within_what_the_kernel_makes_of_
     array = zarr.open_array(f"o.zarr/i/{after['type']}/0", mode="r+")
     array[0, :8, :8] += 0.1
     assert not pipeline.verify(made).passed
+
+
+def test_a_store_that_a_run_has_just_begun_is_not_taken_for_another_configs(tmp_path: Path) -> None:
+    zarr.create_array("i.zarr", data=np.ones((4, 4), np.uint8))
+    made = pipeline.load({"input": {"images": "i.zarr"}, "layers": [{"type": "relu"}], "output": {"store": "o.zarr"}})
+    lock = acquire(pipeline.plan(made).store)
+    try:
+        with pytest.raises(OutputError, match=r"o.zarr says of no run that has made anything: .* 'haloflow status o.z"):
+            pipeline.verify(made)
+    finally:
+        lock.release("interrupted")

@@ -108,6 +108,7 @@ def test_a_file_that_holds_no_votes_is_refused(tmp_path):
     [
         ([1.0], "layer 'vote': class 'X' has 1 weights and the layer takes 2 maps: edge, dot"),
         ({"edge": 1.0}, "layer 'vote': class 'X' has no weight for the maps dot; the layer takes edge, dot"),
+        ({"edge": 1.0, "dit": 1.0}, "has no weight for the maps dot and weights for dit; the layer takes edge, dot"),
         (
             {"edge": 1.0, "dot": 1.0, "spot": 2.0},
             "layer 'vote': class 'X' has weights for spot; the layer takes edge, dot",

@@ -66,6 +66,9 @@ def _started(workers: int | None, memory: int, *, processes: bool) -> Iterator[C
                 silence_logs=logging.ERROR,
             )
     except (OSError, RuntimeError, TimeoutError) as error:
-        raise ClusterError(f"the local cluster could not start: {explain(error)}") from None
+        raise ClusterError(
+            f'the local cluster could not start: {explain(error)} (a Python script needs its work below "if __name__ '
+            "== '__main__':\", as each worker is a process that reads it again; or take cluster='threads')"
+        ) from None
     with dask.config.set(LOOPBACK), made, Client(made) as client:
         yield client

@@ -33,7 +33,7 @@ class Report:
     decided: Decided | None = None
     """What the table of decisions says, where there is one."""
     notes: tuple[str, ...] = ()
-    """What the user should know of the images, as their plans say it."""
+    """What the user should know of the images that this run has begun, as their plans say it."""
 
     @property
     def complete(self) -> bool:

@@ -136,6 +136,9 @@ def export(
     dtype = "uint8" if out.suffix.lower() == ".png" else source.dtype
     if out.suffix.lower().startswith(".tif") and source.geo is None and isinstance(attributes.get(KEY), dict):
         notes += (f"{path}: its place on Earth is left out, for its attribute {KEY!r} cannot be used",)
+    if source.scaled and out.suffix.lower() != ".png":
+        told = ", ".join(f"{name} {number:g}" for name, number in source.scaled)
+        notes += (f"{path}: holds the numbers as they are stored, which stand for others: {told}",)
     if not _is_whole(str(image), storage_options):
         notes = (f"{image}: its run is not complete: what is missing looks like empty space", *notes)
     return Exported(str(path), source.channels, selected.shape, dtype, out.stat().st_size, notes)

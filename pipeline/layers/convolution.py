@@ -108,9 +108,10 @@ class Convolution(Layer):
             return np.broadcast_to(values, (depth, *values.shape))
         if len(values) != depth:
             takes = "one map at a time ('channels: each')" if self.channels == "each" else f"{depth} maps"
+            other = ", or 'channels: each', which takes it over one map after another" if len(values) == 1 else ""
             raise StackError(
-                f"layer '{name}': feature '{feature}' has {len(values)} channels and the layer takes {takes}; give "
-                "a feature with as many channels, or one of (y, x) that serves every map"
+                f"layer '{name}': feature '{feature}' has {counted(len(values), 'channel')} and the layer takes "
+                f"{takes}; give a feature with as many channels, or one of (y, x) that serves every map{other}"
             )
         return values
 

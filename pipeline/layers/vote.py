@@ -114,6 +114,7 @@ def _row(layer: str, label: str, given: Mapping[str, float] | tuple[float, ...],
     lacking = [m for m in maps if m not in given]
     unknown = [m for m in given if m not in maps]
     if lacking or unknown:
-        told = f"no weight for the maps {listed(lacking)}" if lacking else f"weights for {listed(unknown)}"
+        told = f"no weight for the maps {listed(lacking)}" if lacking else ""
+        told += (" and " if lacking and unknown else "") + (f"weights for {listed(unknown)}" if unknown else "")
         raise StackError(f"layer '{layer}': class '{label}' has {told}; the layer takes {listed(maps)}")
     return [given[m] for m in maps]

@@ -120,6 +120,12 @@ def read(plan: Plan) -> Tables:
     Raises `OutputError` where one is missing, lacks a column, or cannot be read, and where they were asked for by
     another config.
     """
+    record = recorded(plan.store)
+    if record is None:
+        raise OutputError(
+            f"output.store: {plan.store} says of no run that has made anything: one has just begun it, or what it says "
+            f"is damaged; see 'haloflow status {plan.store}'"
+        )
     first = plan.images[0]
     detections, summaries = wanted_of(kept.watch for kept in first.made)
     decided = decisions.file_of(plan)
@@ -128,7 +134,7 @@ def read(plan: Plan) -> Tables:
         _read(plan, "summaries.parquet", summary_columns(OUTER, summaries)) if summaries else None,
         _read(plan, decided, decisions.columns(OUTER, first)) if decided else None,
     )
-    before, now = ((recorded(plan.store) or {}).get("config") or {}).get("output") or {}, plan.config["output"]
+    before, now = (record.get("config") or {}).get("output") or {}, plan.config["output"]
     for name in ("detections", "summaries", "decisions"):
         for path, old, new in _changes(f"output.{name}", before.get(name), now[name]):
             raise OutputError(
