@@ -3,8 +3,10 @@
 import asyncio
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
+from typing import Any
 
 import pytest
 from distributed import Client, LocalCluster
@@ -13,7 +15,8 @@ import pipeline
 from pipeline.errors import RunError
 from pipeline.execute import cluster, drive, stock
 from pipeline.execute.feed import Feed, Work
-from pipeline.execute.task import Done
+from pipeline.execute.roster import Roster
+from pipeline.execute.task import Done, Outcome
 from pipeline.storage.place import Place
 from pipeline.storage.records import Segments
 from tests.test_cluster import cut
@@ -80,26 +83,63 @@ def test_a_client_that_is_closed_before_the_first_message_ends_its_run(small: Pa
             list(cluster.run(Feed.of(plan.images), client, Segments(Place.of(str(small / "none")), "", 1)))
 
 
-def test_outcomes_are_told_while_there_are_more_images_to_look_at(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of tasks so short that thousands of images are looked at ahead."""
+def nothing(plan: object, number: int, block: int, *more: object) -> Done:
+    """Do nothing, instead of a task."""
+    return Done(number, block, 0.0, 0, 0, ())
+
+
+@contextmanager
+def driven(folder: Path, works: Iterator[Work | None]) -> Iterator[Iterator[Outcome]]:
+    """Give the outcomes of works that one worker makes."""
+    with LocalCluster(n_workers=1, processes=False, dashboard_address="127.0.0.1:0") as made, Client(made) as client:
+        yield cluster.run(Feed(works), client, Segments(Place.of(str(folder / "none")), "", 1))
+
+
+@pytest.mark.parametrize("every", [1, 100])
+def test_outcomes_are_told_while_there_are_more_images_to_look_at(
+    small: Path, monkeypatch: pytest.MonkeyPatch, every: int
+) -> None:
+    """Of tasks so short that thousands of images are looked at ahead; and where there is nothing to make of most."""
     (image,) = pipeline.plan(pipeline.load("config.yaml")).images
     ended, looked = Event(), 0
 
-    def nothing(plan: object, number: int, block: int, *more: object) -> Done:
+    def noted(*given: Any) -> Done:
         ended.set()
-        return Done(number, block, 0.0, 0, 0, ())
+        return nothing(*given)
 
-    def works() -> Iterator[Work]:
+    def works() -> Iterator[Work | None]:
         nonlocal looked
         for looked in range(1, 401):
             if looked > stock.LOT:
                 assert ended.wait(60)
                 time.sleep(drive.LAG / stock.LOT)
-            yield Work(looked, image, [0])
+            yield Work(looked, image, [0]) if looked <= stock.LOT or looked % every == 0 else None
 
-    monkeypatch.setattr(cluster, "attempt", nothing)
-    with LocalCluster(n_workers=1, processes=False, dashboard_address="127.0.0.1:0") as made, Client(made) as client:
-        outcomes = cluster.run(Feed(works()), client, Segments(Place.of(str(small / "none")), "", 1))
+    monkeypatch.setattr(cluster, "attempt", noted)
+    with driven(small, works()) as outcomes:
         next(outcomes)
         assert looked <= 5 * stock.LOT
-        assert 1 + sum(1 for _ in outcomes) == looked == 400
+        assert 1 + sum(1 for _ in outcomes) == sum(n <= stock.LOT or n % every == 0 for n in range(1, 401))
+    assert looked == 400
+
+
+def test_a_batch_that_has_ended_is_not_late_however_long_images_are_looked_at(
+    small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (image,) = pipeline.plan(pipeline.load("config.yaml")).images
+    late = list[str]()
+    for name, seconds in (("LEAST", 0.5), ("LATE", 0.01), ("LOOK", 0.01)):
+        monkeypatch.setattr(drive, name, seconds)
+    monkeypatch.setattr(stock, "LONG", 60)
+    monkeypatch.setattr(stock, "LOT", 16)
+    monkeypatch.setattr(cluster, "attempt", nothing)
+    monkeypatch.setattr(Roster, "hang", lambda _, future, worker: late.append(future.status) or worker)
+
+    def works() -> Iterator[Work]:
+        for number in range(64):
+            time.sleep(0.05)
+            yield Work(number, image, [0])
+
+    with driven(small, works()) as outcomes:
+        assert sum(1 for _ in outcomes) == 64
+    assert not late

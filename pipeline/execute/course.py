@@ -92,12 +92,13 @@ class Course:
         self.feed = Feed(self._works(stopped))
         return self.feed
 
-    def _works(self, stopped: Callable[[], bool]) -> Iterator[Work]:
+    def _works(self, stopped: Callable[[], bool]) -> Iterator[Work | None]:
         for number, (name, place) in enumerate(zip(self.plan.inputs, self.plan.places, strict=True)):
             if stopped():
                 return
             if name in self.found.finished:
                 self._pass_over(name)
+                yield None
                 continue
             made = self.plan.attempt(number)
             self.unreachable = self.unreachable + 1 if isinstance(made, PlaceError) else 0
@@ -105,8 +106,9 @@ class Course:
                 raise RunError(f"{made}; {AGAIN}")
             if isinstance(made, HaloflowError):
                 self.account.refuse(str(place), str(made))
-            elif work := self._begin(number, place, made):
-                yield work
+                yield None
+            else:
+                yield self._begin(number, place, made)
 
     def _pass_over(self, name: str) -> None:
         """Leave an image as it is that an earlier run has finished."""

@@ -93,13 +93,10 @@ class Drive:
         """Run everything there is to run; raises `RunError` where nobody is left who could."""
         self._look()
         told = time.monotonic()
-        while True:
+        while not (self.stop() and self._drained()):
             filled = self._fill()
-            if not (
-                self.flying or self.landed or self.told or (not self.stopped and (self.suspects or len(self.stock)))
-            ):
-                return
-            if self.stop() and self._drained():
+            waiting = not self.stopped and (filled or self.suspects or len(self.stock))
+            if not (waiting or self.flying or self.landed or self.told):
                 return
             for future in self._wait(0 if filled else LAG if self.landed else LOOK):
                 self._land(future)
@@ -111,6 +108,9 @@ class Drive:
                     yield outcome
                     self.stock.end(outcome)
                 self._supply_all()
+            # After outcomes are taken: a batch that has ended is not late, however long images were looked at.
+            if time.monotonic() - self.roster.looked >= LOOK:
+                self._look()
 
     def end(self) -> None:
         """Let the scheduler forget what is on its way, if the run ends before it has landed."""
@@ -236,8 +236,6 @@ class Drive:
             futures.append(self.ended.get(timeout=timeout))
             while True:
                 futures.append(self.ended.get_nowait())
-        if time.monotonic() - self.roster.looked >= LOOK:
-            self._look()
         return futures
 
     def _look(self) -> None:

@@ -28,8 +28,10 @@ class Feed:
     Work is looked at when it is asked for, so that a run begins when the first of ten thousand images is planned.
     """
 
-    def __init__(self, works: Iterable[Work] = ()) -> None:
+    def __init__(self, works: Iterable[Work | None] = ()) -> None:
+        """``works`` has None for each image that is looked at and of which there is nothing to make."""
         self._works = iter(works)
+        self._ended = False
         self._more: deque[Work] = deque()
 
     @classmethod
@@ -41,12 +43,28 @@ class Feed:
         """Take work that has come up, such as the levels of an image whose tasks are done."""
         self._more.append(work)
 
-    def take(self) -> Work | None:
-        """Return the next work, or None where there is none now; more may come up when outcomes are known."""
-        if not self._more and (work := next(self._works, None)):
-            return work
+    @property
+    def left(self) -> bool:
+        """Whether there may be more now; yet more may come up when outcomes are known."""
+        return bool(self._more) or not self._ended
+
+    def look(self) -> Work | None:
+        """Look at what is next, and return what of it is to be made, if anything."""
+        if not self._more:
+            try:
+                if work := next(self._works):
+                    return work
+            except StopIteration:
+                self._ended = True
         # To look at what is next may bring up more: an image of which only levels are left.
         return self._more.popleft() if self._more else None
+
+    def take(self) -> Work | None:
+        """Return the next work, or None where there is none now."""
+        work = None
+        while work is None and self.left:
+            work = self.look()
+        return work
 
     def put_back(self, work: Work) -> None:
         """Give back what was taken: it is the next again."""

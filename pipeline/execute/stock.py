@@ -1,5 +1,6 @@
 """What is begun and not yet sent off, kept small: work is taken from the feed when little is left."""
 
+import time
 from collections.abc import Mapping, Sequence
 
 from pipeline.execute.feed import Feed, Work
@@ -12,6 +13,9 @@ BATCH = 0.5
 
 LOT = 32
 """Images that are looked at, at the most, before the workers get what there is of them."""
+
+LONG = 0.2
+"""Seconds after which no further image of a lot is looked at: a bucket may be slow."""
 
 
 class Stock:
@@ -30,21 +34,21 @@ class Stock:
         return len(self._ranges)
 
     def fill(self, window: int) -> bool:
-        """Take up a lot of work, unless there is enough for twice ``window`` batches; say whether there was any."""
+        """Look at a lot of images, unless there is enough for twice ``window`` batches; say whether there were any."""
         if not self._more or len(self) >= 2 * window * self._size:
             return False
-        blocks, works = Interval(0, 0), 0
-        while works < LOT and len(blocks) < window * self._size:
-            work = self._feed.take()
-            if work is None:
-                self._more = False
+        blocks, began, looked = Interval(0, 0), time.monotonic(), 0
+        while looked < LOT and len(blocks) < window * self._size and time.monotonic() - began < LONG:
+            self._more = self._feed.left
+            if not self._more:
                 break
-            self._pace = self._pace or max(1e-3, work.seconds)
-            added = self._blocks.add(work)
-            blocks = Interval(blocks.start, added.stop) if len(blocks) else added
-            works += len(added) > 0
+            looked += 1
+            if work := self._feed.look():
+                self._pace = self._pace or max(1e-3, work.seconds)
+                added = self._blocks.add(work)
+                blocks = Interval(blocks.start, added.stop) if len(blocks) else added
         self._ranges.add(blocks)
-        return works > 0
+        return looked > 0
 
     def join(self, threads: Mapping[str, int]) -> None:
         """Learn which workers there are, and their threads."""
