@@ -80,8 +80,6 @@ def _joined(layers: Sequence[Layer], names: Sequence[str], output: Output) -> It
     joins = next((place for place, layer in enumerate(layers) if layer.joins_all), len(names))
     if not joins:
         yield ("layers", 0), f"'{names[0]}' joins the maps of the layer before it, and there is none"
-    if joins == len(names) and "decisions" in output.model_fields_set:
-        yield ("output", "decisions"), "has no effect without a layer 'global_pool', whose maps are decided on"
     for path, name in _named(output):
         if name in names[joins:]:
             yield ("output", *path), f"'{name}' makes one pixel of each whole map: it goes to the table of decisions"
