@@ -5,7 +5,7 @@ from numba import njit
 from pipeline.compiled.lanes import line, pixels_at, rest
 from pipeline.compiled.loops import stretched
 
-MADE_WITH = {"lanes": "bf59f8ffe2ea", "loops": "628f3f74313d"}
+MADE_WITH = {"lanes": "e7e3560ff697", "loops": "191c5993d88c"}
 
 
 @njit(cache=True, nogil=True)

@@ -74,11 +74,13 @@ def extreme(builder: Any, sign: str, first: Any, second: Any) -> Any:
     NaN wins, and of two zeros the second one is taken. LLVM's own ``maximum`` also tells −0 from +0, in more steps;
     here whoever asks adds 0 afterwards, or compares with +0.
     """
-    return builder.select(builder.fcmp_unordered("uno", first, first), first, outer(builder, sign, first, second))
+    return builder.select(
+        builder.fcmp_unordered("uno", first, first), first, extreme_number(builder, sign, first, second)
+    )
 
 
-def outer(builder: Any, sign: str, first: Any, second: Any) -> Any:
-    """Return the same in one step, where a NaN is lost that stands first."""
+def extreme_number(builder: Any, sign: str, first: Any, second: Any) -> Any:
+    """Return what `extreme` does where both are numbers, in one step of four; a NaN that stands first is lost."""
     return builder.select(builder.fcmp_ordered(sign, first, second), first, second)
 
 

@@ -12,7 +12,7 @@ from numba.extending import intrinsic
 
 from pipeline.compiled.lanes import I64, LANES, VECTOR, at, fma, line, row_of
 
-MADE_WITH = {"lanes": "bf59f8ffe2ea"}
+MADE_WITH = {"lanes": "e7e3560ff697"}
 
 
 @njit(cache=True, nogil=True)

@@ -7,7 +7,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from pipeline.compiled.lanes import I64, LANES, alike, all_of, at, extreme, multiply_add, outer
+from pipeline.compiled.lanes import I64, LANES, alike, all_of, at, extreme, extreme_number, multiply_add
 from pipeline.compiled.pooling import squares
 
 VECTORS = {1: 6, 2: 4, 3: 5, 4: 4} if LANES == 16 else {1: 6, 2: 4, 3: 3, 4: 2}
@@ -115,7 +115,7 @@ def micro(features: int, *, pooled: bool) -> Any:
             )
             # With NaN in mind a maximum takes four steps, and else one.
             with builder.if_else(_all_numbers(builder, both), likely=True) as (plain, strange):
-                for branch, greater in ((plain, outer), (strange, extreme)):
+                for branch, greater in ((plain, extreme_number), (strange, extreme)):
                     with branch:
                         for f in range(features):
                             write(f, _pooled(builder, both[f], least[f], greater))

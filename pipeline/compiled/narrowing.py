@@ -29,7 +29,7 @@ from pipeline.compiled.lanes import (
 )
 from pipeline.compiled.loops import ends, look, nothing_seen
 
-MADE_WITH = {"lanes": "bf59f8ffe2ea", "loops": "628f3f74313d"}
+MADE_WITH = {"lanes": "e7e3560ff697", "loops": "191c5993d88c"}
 
 UNSURE = 1e-4
 """How far float32 may have a quotient wrong, so that few enough are doubted: that of 8 bits, not that of 16."""

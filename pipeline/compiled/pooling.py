@@ -8,7 +8,7 @@ from numba.extending import intrinsic
 
 from pipeline.compiled.lanes import I64, LANES, all_of, at, extreme, picked
 
-MADE_WITH = {"lanes": "bf59f8ffe2ea"}
+MADE_WITH = {"lanes": "e7e3560ff697"}
 
 COPY, MAX, MIN, SUM = range(4)
 """How the rows and columns under a pooling window are joined; COPY where there is no pooling."""

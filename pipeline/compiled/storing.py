@@ -6,7 +6,7 @@ from pipeline.compiled.lanes import maps_of, rest
 from pipeline.compiled.loops import survey
 from pipeline.compiled.narrowing import halve, quantise
 
-MADE_WITH = {"lanes": "bf59f8ffe2ea", "loops": "628f3f74313d", "narrowing": "00953331a2bb"}
+MADE_WITH = {"lanes": "e7e3560ff697", "loops": "191c5993d88c", "narrowing": "0154b146d294"}
 
 
 @njit(cache=True, nogil=True)

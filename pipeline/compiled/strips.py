@@ -12,7 +12,7 @@ from pipeline.compiled.lanes import maps_of, rest
 from pipeline.compiled.storing import look_at, store
 from pipeline.compiled.vector import run_rows
 
-MADE_WITH = {"gather": "a5cec0b79510", "lanes": "bf59f8ffe2ea", "storing": "1a0f1e2dc531", "vector": "66692b9da020"}
+MADE_WITH = {"gather": "0d0f9d5e369a", "lanes": "e7e3560ff697", "storing": "db96307aae08", "vector": "5b8020546636"}
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

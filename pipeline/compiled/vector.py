@@ -11,7 +11,7 @@ from pipeline.compiled.lanes import LANES, fma
 from pipeline.compiled.micro import PAIRS, VECTORS, micro
 from pipeline.compiled.pooling import MAX, maximum, minimum, pool
 
-MADE_WITH = {"lanes": "bf59f8ffe2ea", "micro": "128997132d20", "pooling": "8b1da0cfdfef"}
+MADE_WITH = {"lanes": "e7e3560ff697", "micro": "a6e5f3be298c", "pooling": "9e11db3e0d39"}
 
 DIVIDE, ADD, FLOOR, SCALE, CEILING, LEAK, ABS = range(7)
 """Point steps: x / p, x + p, max(x, p), x · p, min(x, p), x · p where x is not positive, and x without its sign; p is a

@@ -7,7 +7,7 @@ from pipeline.compiled.cells import PLACES, ROWS, RUN, SEEN, finish_all, finish_
 from pipeline.compiled.lanes import LANES, fma, line
 from pipeline.compiled.pooling import maximum
 
-MADE_WITH = {"cells": "944a53267208", "lanes": "bf59f8ffe2ea", "pooling": "8b1da0cfdfef"}
+MADE_WITH = {"cells": "944a53267208", "lanes": "e7e3560ff697", "pooling": "9e11db3e0d39"}
 
 PART = 256
 """Channels at a time: a feature's weights, or a run of cells, of so many stay in the nearest cache."""

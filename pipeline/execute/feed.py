@@ -26,10 +26,14 @@ class Feed:
     """Gives work, piece by piece: what comes up on the way before what is still to be looked at.
 
     Work is looked at when it is asked for, so that a run begins when the first of ten thousand images is planned.
+
+    Parameters
+    ----------
+    works
+        What there is to make, in order; None for an image that is looked at and of which there is nothing to make.
     """
 
     def __init__(self, works: Iterable[Work | None] = ()) -> None:
-        """``works`` has None for each image that is looked at and of which there is nothing to make."""
         self._works = iter(works)
         self._ended = False
         self._more: deque[Work] = deque()
