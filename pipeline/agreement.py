@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from pipeline.errors import ClusterError, explain
 
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
 
 PACKAGES = ("haloflow", "numpy", "zarr", "dask", "distributed", "numcodecs", "scipy", "numba", "onnxruntime")
 """What must be of one version on client and workers: what speaks between them, and what decides the bits."""
+
+_LIKE_HERE: "WeakKeyDictionary[Client, frozenset[str]]" = WeakKeyDictionary()
+"""The workers of each client that have what is here: a process keeps what it has loaded, so it is asked once."""
 
 
 def versions(ask: Callable[[Callable[..., str]], Any]) -> dict[str, Any]:
@@ -58,12 +62,16 @@ def unlike(theirs: Mapping[str, Any], mine: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def agree(client: "Client", name: str) -> None:
-    """Raise `ClusterError` where a worker has another version of something than this process, or lacks it."""
+def agree(client: "Client", name: str, workers: Iterable[str]) -> None:
+    """Raise `ClusterError` where one of the workers has another version of something than this process, or lacks it."""
     mine = own()
+    if _LIKE_HERE.get(client, frozenset[str]()).issuperset(workers):
+        return
     try:
         # One question where they have what is here, and one for each package to learn what they have else.
-        if all(answer == mine for answer in client.run(own, on_error="return").values()):
+        answers = client.run(own, on_error="return")
+        if all(answer == mine for answer in answers.values()):
+            _LIKE_HERE[client] = frozenset(answers)
             return
         theirs = versions(lambda function: client.run(function, on_error="return"))
     except Exception as error:  # noqa: BLE001 - whatever versions that do not understand each other make of it
@@ -75,8 +83,8 @@ def agree(client: "Client", name: str) -> None:
                 found.setdefault(what, []).append(worker)
     if found:
         lines = [
-            f"--cluster {name}: worker {workers[0]}{f' and {len(workers) - 1} others' if workers[1:] else ''} {what}"
-            for what, workers in found.items()
+            f"--cluster {name}: worker {those[0]}{f' and {len(those) - 1} others' if those[1:] else ''} {what}"
+            for what, those in found.items()
         ]
         raise ClusterError("\n".join([*lines, "install the same versions on the workers as here"]))
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import psutil
@@ -20,6 +21,7 @@ import zarr
 from distributed import Client, LocalCluster
 
 import pipeline
+from pipeline.agreement import agree
 from pipeline.errors import ClusterError, RunError
 from pipeline.execute import stock
 from pipeline.execute.process import Setting
@@ -67,6 +69,17 @@ def test_a_client_serves_one_run_after_another_and_stays_open(small: Path) -> No
     with pytest.raises(ClusterError, match="expected a client that is connected; this one is closed"):
         pipeline.run(plan, client, overwrite=True)
     assert pipeline.verify(pipeline.load("config.yaml")).passed  # what was refused changed nothing
+
+
+def test_a_client_asks_each_of_its_workers_once_what_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    with LocalCluster(n_workers=1, processes=False, dashboard_address=":0") as made, Client(made) as client:
+        agree(client, "mine", client.nthreads())
+        monkeypatch.setattr(client, "run", Mock(side_effect=OSError("asked again")))
+        agree(client, "mine", client.nthreads())
+        made.scale(2)
+        client.wait_for_workers(2)
+        with pytest.raises(ClusterError, match="asked again"):
+            agree(client, "mine", client.nthreads())
 
 
 def test_a_client_of_an_event_loop_is_refused(small: Path) -> None:

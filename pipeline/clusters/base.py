@@ -122,13 +122,15 @@ class Remote(Manager):
 
     def ready(self, client: Client, name: str, troubles: Sequence[str] = ()) -> None:
         """Wait for a worker, and see that all agree; raises `ClusterError`, also where there are ``troubles``."""
-        if not client.nthreads():
+        workers = client.nthreads()
+        if not workers:
             work = client.submit(int, pure=False)  # an adaptive cluster may have no workers until there is some
             try:
                 self._wait(client, name, troubles)
             finally:
                 work.release()
-        agree(client, name)
+            workers = client.nthreads()
+        agree(client, name, workers)
 
     def _wait(self, client: Client, name: str, troubles: Sequence[str]) -> None:
         until = time.monotonic() + self.wait
