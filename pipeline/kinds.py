@@ -47,6 +47,12 @@ class Kinds:
         """Take an image of a known kind by its name."""
         self._images.setdefault(kind, []).append(image)
 
+    @property
+    def outer(self) -> list[str]:
+        """The axes beside y and x that any of the images has."""
+        planes = (self._described[kind]["planes"] for kind in self._images)
+        return sorted({axis for one in planes for axis in one}, key="tz".index)
+
     def to_list(self, inputs: Mapping[str, str]) -> list[dict[str, Any]]:
         """Return a description of the first image of each kind, with the names of those ``alike``."""
         return [

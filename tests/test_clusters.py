@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import psutil
@@ -224,3 +225,15 @@ def test_a_script_whose_work_each_worker_would_begin_again_is_told_how_to_be_wri
     assert ended.returncode
     assert "a Python script needs its work below \"if __name__ == '__main__':\"" in ended.stderr
     assert not (tmp_path / "o.zarr").exists()
+
+
+def test_the_command_is_not_told_how_a_script_is_written(
+    small: Path, haloflow: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "pipeline.clusters.local.LocalCluster", Mock(side_effect=RuntimeError("Nanny failed to start."))
+    )
+    code, _, err = haloflow("run", "config.yaml", "--cluster", "local")
+    assert (code, "Nanny failed to start. (was a worker killed" in err, "__main__" in err) == (2, True, False)
+    monkeypatch.setattr("pipeline.clusters.local.LocalCluster", Mock(side_effect=OSError("too many open files")))
+    assert haloflow("run", "config.yaml", "--cluster", "local")[2].endswith("too many open files\n")

@@ -80,6 +80,25 @@ def test_progress_in_json_is_rare_and_ends_as_the_run_did(small: Path, haloflow:
     assert (code, first["done"], last["done"]) == (0, 1, last["tasks"])
 
 
+TABLES = ["--set", "output.summaries={layers: [match], over: 0.5}"]
+
+
+def test_whoever_waits_for_tables_is_told_how_far_they_are(
+    three: Path, haloflow: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["run", "config.yaml", *MANY, *TABLES, "--overwrite"]
+    monkeypatch.setattr(progress, "LINES", 0.0)
+    assert haloflow(*words)[2].splitlines()[4:7] == [f"writing tables: {n} of 3 images" for n in range(3)]
+    monkeypatch.setattr(progress, "EVENTS", 0.0)
+    events = [json.loads(line) for line in haloflow(*words, "--json")[1].splitlines()]
+    assert events[-4:-1] == [{"event": "writing tables", "images": 3, "images_written": n} for n in range(3)]
+    # Within a second they are written: what was told last of the tasks is.
+    monkeypatch.setattr(progress, "EVENTS", 1e9)
+    events = [json.loads(line) for line in haloflow(*words, "--json")[1].splitlines()]
+    assert [event["event"] for event in events[-2:]] == ["progress", "finished"]
+    assert events[-2]["images_done"] == 3
+
+
 def test_without_a_terminal_lines_are_few(small: Path, haloflow: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.planner.TASK_PIXELS", 0)
     words = ["run", "config.yaml", "--cluster", "threads", "--workers", "2", "--overwrite"]

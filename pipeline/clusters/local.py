@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
@@ -50,6 +51,16 @@ class Threads(Manager):
             yield client
 
 
+def _hint() -> str:
+    """Return what to do where a worker's process ends at once; a script may be the reason, the command is not."""
+    if "pipeline.cli" in sys.modules:
+        return "was a worker killed, for want of memory? Try again, or with --workers 1"
+    return (
+        "a Python script needs its work below \"if __name__ == '__main__':\", as each worker is a process that reads "
+        "it again; or take cluster='threads'"
+    )
+
+
 @contextmanager
 def _started(workers: int | None, memory: int, *, processes: bool) -> Iterator[Client]:
     count = workers or os.cpu_count() or 1
@@ -66,9 +77,7 @@ def _started(workers: int | None, memory: int, *, processes: bool) -> Iterator[C
                 silence_logs=logging.ERROR,
             )
     except (OSError, RuntimeError, TimeoutError) as error:
-        raise ClusterError(
-            f'the local cluster could not start: {explain(error)} (a Python script needs its work below "if __name__ '
-            "== '__main__':\", as each worker is a process that reads it again; or take cluster='threads')"
-        ) from None
+        hint = f" ({_hint()})" if isinstance(error, RuntimeError) else ""
+        raise ClusterError(f"the local cluster could not start: {explain(error)}{hint}") from None
     with dask.config.set(LOOPBACK), made, Client(made) as client:
         yield client

@@ -15,7 +15,7 @@ from pipeline.errors import counted
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
 
-    from pipeline.execute.watching import Event, Progress
+    from pipeline.execute.watching import Event, Progress, WritingTables
 
 LINES = 20.0
 """Seconds between two lines where there is no terminal."""
@@ -39,21 +39,22 @@ def shown(*, as_json: bool, quiet: bool) -> Iterator["Callable[[Event], None] | 
 
 
 class _Json:
-    """An event a line; progress at most once in `EVENTS`, and as it was at the end."""
+    """An event a line; how far it is at most once in `EVENTS`, and how far it was with the tasks at their end."""
 
     def __init__(self) -> None:
         self.last = -EVENTS
         self.held: Progress | None = None
 
     def __call__(self, event: "Event") -> None:
-        from pipeline.execute.watching import Finished, Progress, plain
+        from pipeline.execute.watching import Finished, Progress, WritingTables, plain
 
         if isinstance(event, Progress):
             self.held = event
+        if isinstance(event, Progress | WritingTables):
             if time.monotonic() - self.last < EVENTS:
                 return
             self.last = time.monotonic()
-        if self.held and isinstance(event, Progress | Finished):
+        if self.held and isinstance(event, Progress | WritingTables | Finished):
             click.echo(json.dumps(plain(self.held)))
             self.held = None
         if not isinstance(event, Progress):
@@ -67,7 +68,7 @@ class _Lines:
         self.last = time.monotonic()
 
     def __call__(self, event: "Event") -> None:
-        from pipeline.execute.watching import Progress, Started
+        from pipeline.execute.watching import Progress, Started, WritingTables
 
         if isinstance(event, Started):
             there = f"; dashboard {event.dashboard}" if event.dashboard else ""
@@ -75,10 +76,13 @@ class _Lines:
                 f"{event.store}: {counted(event.images, 'image')} on {counted(event.workers, 'worker')}{there}",
                 err=True,
             )
-        elif isinstance(event, Progress) and time.monotonic() - self.last >= LINES:
+        elif isinstance(event, Progress | WritingTables) and time.monotonic() - self.last >= LINES:
             self.last = time.monotonic()
-            ended = f"{event.done + event.failed} of {event.tasks} tasks"
-            click.echo(f"{ended}, {', '.join(_words(event))}, {_left(event.seconds_left)}", err=True)
+            if isinstance(event, Progress):
+                words = [f"{event.done + event.failed} of {event.tasks} tasks", *_words(event)]
+            else:
+                words = [_tables(event)]
+            click.echo(", ".join(words), err=True)
 
 
 class _Display:
@@ -86,18 +90,22 @@ class _Display:
 
     def __init__(self, bars: "Bars") -> None:
         self.bars = bars
-        self.row = bars.add_task("", total=None, words="", there="")
+        self.row = bars.add_task("", total=None, words="", tables="", there="")
 
     def __call__(self, event: "Event") -> None:
-        from pipeline.execute.watching import Progress, Started
+        from pipeline.execute.watching import Finished, Progress, Started, WritingTables
 
         if isinstance(event, Started):
             there = f"dashboard {event.dashboard}" if event.dashboard else ""
             workers = counted(event.workers, "worker")
             self.bars.update(self.row, description=event.store, there=f"{workers}  {there}")
         elif isinstance(event, Progress):
-            words = "  ".join([*_words(event), _left(event.seconds_left)])
+            words = "  ".join(_words(event))
             self.bars.update(self.row, completed=event.done + event.failed, total=event.tasks, words=words)
+        elif isinstance(event, WritingTables):
+            self.bars.update(self.row, tables=_tables(event))
+        elif isinstance(event, Finished):
+            self.bars.update(self.row, tables="")
 
 
 def _display() -> "Bars":
@@ -109,7 +117,7 @@ def _display() -> "Bars":
         def get_renderables(self) -> Iterator[Any]:
             yield self.make_tasks_table(self.tasks)
             for task in self.tasks:
-                yield from (Text(task.fields[name]) for name in ("words", "there") if task.fields[name])
+                yield from (Text(task.fields[name]) for name in ("words", "tables", "there") if task.fields[name])
 
     return Display(
         TextColumn("{task.description}", markup=False),
@@ -130,7 +138,12 @@ def _words(event: "Progress") -> list[str]:
         f"written {size(event.bytes_written)}",
         f"{event.retries} {'retry' if event.retries == 1 else 'retries'}",
     ]
-    return [*words, f"{event.failed} failed"] if event.failed else words
+    failed = [f"{event.failed} failed"] if event.failed else []
+    return [*words, *failed, _left(event.seconds_left)]
+
+
+def _tables(event: "WritingTables") -> str:
+    return f"writing tables: {event.images_written} of {counted(event.images, 'image')}"
 
 
 def _left(seconds: float | None) -> str:

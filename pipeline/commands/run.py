@@ -41,8 +41,9 @@ def run(
     With --json standard output has an event a line, each with its name under "event": "started" (store, images,
     cluster, workers, dashboard), "progress" once a second (tasks, done, failed, images, images_done, pixels,
     bytes_read, bytes_written, retries, seconds, seconds_left, megapixels_per_second), "task failed" (image, task,
-    reason), "image done" (image, failed), and "finished", the last, which is the report. A run that is refused has
-    none of them, and one that is interrupted no "finished".
+    reason), "image done" (image, failed), "writing tables" once a second after all tasks (images, images_written), and
+    "finished", the last, which is the report. A run that is refused has none of them, and one that is interrupted no
+    "finished".
     """
     import pipeline
     from pipeline.clusters import memory_of

@@ -11,7 +11,7 @@ from pipeline.execute.crew import Crew
 from pipeline.execute.decisions import Decided
 from pipeline.execute.report import Report
 from pipeline.execute.task import Done, Outcome
-from pipeline.execute.watching import Event, Finished, ImageDone, Progress, Started, TaskFailed
+from pipeline.execute.watching import Event, Finished, ImageDone, Progress, Started, TaskFailed, WritingTables
 from pipeline.planning import ImagePlan, Plan
 
 WHOLE = 2**63
@@ -122,6 +122,10 @@ class Account:
                 None if left is None else round(max(0.0, left), 1),
             )
         )
+
+    def written_up(self, images: int) -> None:
+        """Tell of how many images the tables have all rows."""
+        self._tell(WritingTables(len(self._names), images))
 
     @property
     def _all(self) -> int:

@@ -250,7 +250,8 @@ class Course:
         if not (self.whole and self.account.is_idle and tables.are_there(self.plan, self.noted)):
             # What is gone of the tables is in the records.
             with writing_to(self.plan.store):
-                failures = tables.finish(self.plan, self.account.lost, self.since)
+                account = self.account
+                failures = tables.finish(self.plan, account.lost, self.kinds.outer, self.since, account.written_up)
                 self.noted = note(self.plan.store, tables.files(self.plan))
             for told in failures:
                 self.account.fail(**told)

@@ -5,7 +5,7 @@ was never stopped. Blocks that were not made, because they see only the fill val
 known. Memory holds some bytes for each write unit and task, and of peaks a row of units', or twice the ``top``.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict
 from functools import cached_property
@@ -51,19 +51,23 @@ def are_there(plan: Plan, noted: Noted) -> bool:
     return all(is_as_large(plan.store, key, noted) for key in files(plan)) and decisions.can_be_read(plan)
 
 
-def finish(plan: Plan, failed: Collection[str], since: int = 0) -> list[dict[str, Any]]:
+def finish(
+    plan: Plan, failed: Collection[str], outer: Sequence[str], since: int, tell: Callable[[int], None]
+) -> list[dict[str, Any]]:
     """Write the tables of a run; return what failed, for the report.
 
-    Images of which a task ``failed``, by their names, are left out: the report names them already. The store was begun
-    with the lock ``since``.
+    Images of which a task ``failed``, by their names, are left out: the report names them already. Of the axes beside
+    y and x ``outer`` are those that any image has, the store was begun with the lock ``since``, and ``tell`` hears
+    before each image how many there were.
     """
     if not files(plan):
         return []
     found = by_array(findings(plan.store, digest(plan.identity), since))
     failures = []
     with ExitStack() as stack:
-        tables = _Tables(plan, stack)
+        tables = _Tables(plan, outer, stack)
         for number, (name, path) in enumerate(plan.inputs.items()):
+            tell(number)
             if name in failed:
                 continue
             image = plan.attempt(number)
@@ -84,9 +88,9 @@ def finish(plan: Plan, failed: Collection[str], since: int = 0) -> list[dict[str
 class _Tables:
     """The tables of a run, open for writing as long as a stack of contexts."""
 
-    def __init__(self, plan: Plan, stack: ExitStack) -> None:
+    def __init__(self, plan: Plan, outer: Sequence[str], stack: ExitStack) -> None:
         detections, summaries = wanted_of(kept.watch for kept in plan.images[0].made)
-        self.outer = sorted({axis.name for image in plan.images for axis in image.source.outer}, key="tz".index)
+        self.outer = outer
 
         def opened(name: str, form: str, columns: Sequence[Column], about: Mapping[str, Any]) -> Writer:
             file = stack.enter_context(written(plan.store, f"{name}.{form}"))

@@ -68,19 +68,28 @@ class ImageDone:
 
 
 @dataclass(frozen=True)
+class WritingTables:
+    """How far the tables are: all tasks have ended, and what they found is written down, image by image."""
+
+    images: int
+    images_written: int
+
+
+@dataclass(frozen=True)
 class Finished:
     """The run has ended, and this is its report; a run that is interrupted or lost has none."""
 
     report: Report
 
 
-Event = Started | Progress | TaskFailed | ImageDone | Finished
+Event = Started | Progress | TaskFailed | ImageDone | WritingTables | Finished
 
 _NAMES = {
     Started: "started",
     Progress: "progress",
     TaskFailed: "task failed",
     ImageDone: "image done",
+    WritingTables: "writing tables",
     Finished: "finished",
 }
 
