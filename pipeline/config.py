@@ -97,6 +97,8 @@ def opened(source: Written, settings: Iterable[str] = ()) -> Document:
     """Return a config as it is written, with ``key.path=value`` settings applied; nothing of it is checked."""
     if isinstance(source, Document):
         return source
+    if not isinstance(source, str | PathLike | Mapping):
+        raise TypeError(f"expected a config, the path of a YAML file or a mapping, not {type(source).__name__}")
     if isinstance(settings, str):
         raise ConfigError(f"settings: expected a list of 'key.path=value', not the text {settings!r}")
     document = Document("config", plain(source)) if isinstance(source, Mapping) else load(FilePath(source))

@@ -60,8 +60,10 @@ class JobStack:
 
         Raises
         ------
+        InputError
+            Where the image is nothing that a stack runs over.
         StackError
-            Where the layers do not fit the image.
+            Where the layers do not fit the image, or there is no such layer.
         """
         if type(image).__module__.startswith("xarray"):
             return self._labelled(image, layer, kernel)
@@ -110,8 +112,8 @@ class JobStack:
 
     def _place(self, layer: str | None) -> int:
         if layer is not None and layer not in self.names:
-            raise StackError(f"there is no layer '{layer}'; {nearest(layer, self.names)}")
-        return self.names.index(layer) if layer else len(self.names) - 1
+            raise StackError(f"there is no layer '{layer}'; {nearest(str(layer), self.names)}")
+        return len(self.names) - 1 if layer is None else self.names.index(layer)
 
 
 def _is_lazy(image: Any) -> bool:
@@ -156,7 +158,7 @@ def load(
 
     ``settings`` are ``key.path=value`` changes made before anything is checked; ``storage_options`` open the URLs
     in it, such as keys and endpoints, and are written nowhere. Raises `ConfigError` or `FeatureError`
-    naming what is wrong.
+    naming what is wrong, and `TypeError` where it is given neither a path nor a mapping.
     """
     checked, document = read(config, settings)
     options = dict(storage_options or {})
