@@ -86,6 +86,18 @@ def whole_number(name: str, value: Any) -> int:
         raise TypeError(f"{name}: expected a whole number, not {value!r}") from None
 
 
+def yes_or_no(**given: Any) -> None:
+    """Refuse what stands for True or False and is neither, such as "no", which Python takes for True.
+
+    >>> yes_or_no(resume=False, overwrite="no")
+    Traceback (most recent call last):
+    TypeError: overwrite: expected True or False, not 'no'
+    """
+    for name, value in given.items():
+        if not isinstance(value, bool):
+            raise TypeError(f"{name}: expected True or False, not {value!r}")
+
+
 def explain(error: BaseException) -> str:
     """Return an error in one line."""
     text = str(error).strip().splitlines()

@@ -46,7 +46,8 @@ class Verification:
     counts pixels that are NaN or infinite on one side only, ``off`` those of a pyramid's further levels that are not
     what the level before makes; ``maps`` counts the kept ones that were read, ``unreadable`` names the windows that
     could not be; ``tables`` says what in the tables is not as the maps are; ``checked`` and ``unchecked`` say what of
-    them was looked at and what was not; ``metadata`` names the groups whose metadata are not what a run writes.
+    them was looked at and what was not; ``metadata`` names the groups whose metadata are not what a run writes;
+    ``config`` says in what the config that made the store differs from the one that it is verified with.
     """
 
     store: str
@@ -62,6 +63,7 @@ class Verification:
     checked: tuple[str, ...] = ()
     unchecked: tuple[str, ...] = ()
     metadata: tuple[str, ...] = ()
+    config: tuple[str, ...] = ()
     tolerance: float = TOLERANCE
 
     @property
@@ -72,7 +74,7 @@ class Verification:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the findings as plain data."""
-        lists = ("unreadable", "tables", "checked", "unchecked", "metadata")
+        lists = ("unreadable", "tables", "checked", "unchecked", "metadata", "config")
         return {**asdict(self), **{name: list(getattr(self, name)) for name in lists}, "passed": self.passed}
 
     def __str__(self) -> str:
@@ -88,6 +90,7 @@ class Verification:
         made = f"{counted(self.windows, 'window')}, {counted(self.pixels, 'pixel')} recomputed in float64"
         lines = [f"{verdict}: {self.store}: {made}{against}"]
         lines += [f"cannot be read: {window}" for window in self.unreadable]
+        lines += _shown("made with another config", () if self.passed else self.config)
         lines += _shown("not as written", self.metadata)
         lines += _shown("not as the maps are", self.tables)
         lines += [f"checked: {table}" for table in self.checked]
@@ -120,7 +123,7 @@ def verify(job: Job, windows: int = 16, seed: int = 0) -> Verification:
     if not plan.store.exists():
         raise OutputError(f"output.store: there is no {plan.store}; make it with 'haloflow run'")
     draw = random.Random(seed)  # noqa: S311 - a sample, no secret
-    found = _Found()
+    found, changed = _Found(), metadata.other_config(plan)
     made, failed = tables.read(plan), tables.failed(plan.store)
     for image in plan.images:
         if image.source.path in failed and not any(image.source.name in rows.of_image for rows in made.all):
@@ -131,7 +134,10 @@ def verify(job: Job, windows: int = 16, seed: int = 0) -> Verification:
             _check_tables(image, made, windows, draw, found)
         found.metadata += metadata.faults(plan.store, image)
         for kept in image.kept:
-            _check_maps(plan.store, image, kept, windows, draw, found)
+            try:
+                _check_maps(plan.store, image, kept, windows, draw, found)
+            except OutputError as error:
+                raise OutputError("\n".join([str(error), *_shown("made with another config", changed)])) from None
     found.unchecked += [f"what is of {stem(path)}, which cannot be run: {reason}" for path, reason in plan.bad]
     for rows in made.all:
         found.tables += [*tables.check_settings(plan, rows), *tables.check_images(rows, [*plan.inputs])]
@@ -151,6 +157,7 @@ def verify(job: Job, windows: int = 16, seed: int = 0) -> Verification:
         tuple(found.checked),
         tuple(found.unchecked),
         tuple(found.metadata),
+        tuple(changed),
     )
 
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import zarr
 
 import pipeline
 from pipeline.errors import StackError
@@ -27,3 +28,13 @@ def test_a_layer_goes_by_its_name(layer):
     stack = pipeline.load(config).stack
     with pytest.raises(StackError, match=f"there is no layer '{layer}'.*relu"):
         stack(np.ones((4, 4), np.uint8), layer=layer)
+
+
+def test_what_python_takes_for_true_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = {"input": {"images": "i.zarr"}, "layers": [{"type": "relu"}], "output": {"store": "o.zarr"}}
+    zarr.create_array("i.zarr", data=np.ones((4, 4), np.uint8), chunks=(4, 4))
+    plan = pipeline.plan(pipeline.load(config))
+    for name in ("overwrite", "resume"):
+        with pytest.raises(TypeError, match=f"{name}: expected True or False, not 'no'"):
+            pipeline.run(plan, "serial", **{name: "no"})

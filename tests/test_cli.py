@@ -94,6 +94,15 @@ def test_a_store_that_was_tampered_with_is_not_verified(small: Path, haloflow: C
     assert (code, out, err.count("image/pool y [0, 19), x [0, 18)")) == (3, "", 1)
 
 
+def test_a_store_of_another_config_is_not_blamed(small: Path, haloflow: Call) -> None:
+    assert haloflow("run", "config.yaml", "--cluster", "serial")[0] == 0
+    code, out, err = haloflow("verify", "config.yaml", "--set", "input.white=200")
+    assert (code, "made with another config: input.white: None → 200.0" in out) == (3, True)
+    assert err == "error: maps.zarr was made with another config; verify it with that one, or the same --set\n"
+    code, _, err = haloflow("verify", "config.yaml", "--set", "output.dtype=float16")
+    assert (code, "made with another config: output.dtype: float32 → float16" in err) == (2, True)
+
+
 def test_a_damaged_chunk_is_named_by_verify_and_by_a_crop(small: Path, haloflow: Call) -> None:
     assert haloflow("run", "config.yaml", "--cluster", "serial")[0] == 0
     (small / "maps.zarr/image/pool/0/c/0/0/0").write_bytes(b"short")
@@ -124,6 +133,7 @@ def test_overwriting_what_a_feature_is_cut_from_is_refused(small: Path, haloflow
     code, _, err = haloflow("run", "config.yaml", "--overwrite", "--set", crop)
     assert code == 2
     assert "the input maps.zarr/image/pool lies inside maps.zarr" in err
+    assert haloflow("plan", "config.yaml", "--set", crop)[2] == err
     assert haloflow("verify", "config.yaml")[0] == 0
 
 

@@ -23,8 +23,10 @@ def plan(
 ) -> None:
     """Say what a run of CONFIG would do: extents, halo, kernels, tasks, bytes, memory and time."""
     import pipeline
+    from pipeline.storage.target import check_apart
 
     planned = pipeline.plan(load(config, settings, missing), memory=memory, kernel=kernel)
+    check_apart(planned.store, planned.reads)
     show(planned, as_json=as_json, quiet=quiet)
 
 

@@ -33,6 +33,8 @@ def verify(
     show(found, as_json=as_json, quiet=quiet)
     if not found.passed:
         told = f"{job.output.store} is not what it should be; make it anew with 'haloflow run --overwrite'"
+        if isinstance(found, pipeline.Verification) and found.config:
+            told = f"{job.output.store} was made with another config; verify it with that one, or the same --set"
         raise RunError(f"{found}\n{told}" if as_json or quiet else told)
 
 

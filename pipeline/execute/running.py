@@ -12,7 +12,7 @@ from pipeline.agreement import own
 from pipeline.clusters import manager
 from pipeline.clusters.base import Manager
 from pipeline.describe import image_dict, plan_record
-from pipeline.errors import HaloflowError, OutputError, RunError, whole_number, writing_to
+from pipeline.errors import HaloflowError, OutputError, RunError, whole_number, writing_to, yes_or_no
 from pipeline.execute import cluster as dask_executor
 from pipeline.execute import crew as crews
 from pipeline.execute import serial
@@ -85,13 +85,14 @@ def run(
         begun with another config or input; `ClusterError` where there is no such cluster, or its workers have other
         versions; `RunError` where the cluster is lost.
     TypeError
-        Where it is given something else than a plan, or a ``progress`` that cannot be called.
+        Where it is given something else than a plan, True or False, or a ``progress`` that cannot be called.
     """
     if not isinstance(plan, Plan):
         raise TypeError(f"expected a plan, as pipeline.plan(job) gives it, not {type(plan).__name__}")
     if progress is not None and not callable(progress):
         raise TypeError(f"progress: expected a function of an event, not {progress!r}")
     workers = None if workers is None else whole_number("workers", workers)
+    yes_or_no(overwrite=overwrite, resume=resume)
     if overwrite and resume:
         raise OutputError("--overwrite begins anew and --resume goes on: give one of them")
     where = None if cluster == "serial" else manager(cluster)

@@ -27,14 +27,8 @@ def check(store: Where, inputs: Sequence[Where], *, overwrite: bool = False, res
 
     Touches nothing.
     """
+    check_apart(store, inputs)
     place = Place.of(store)
-    mine = place.real
-    for source in map(Place.of, inputs):
-        theirs = source.real
-        if mine.startswith(theirs):
-            raise OutputError(f"output.store: {store} lies inside the input {source}; name a place outside of it")
-        if theirs.startswith(mine):
-            raise OutputError(f"output.store: the input {source} lies inside {store}; name another place")
     if place.is_local:
         try:
             _check_above(place)
@@ -56,6 +50,17 @@ def check(store: Where, inputs: Sequence[Where], *, overwrite: bool = False, res
             f"{'--overwrite will not delete it' if overwrite else '--resume cannot go on with it'}; "
             "name another place, or remove it yourself"
         )
+
+
+def check_apart(store: Where, inputs: Sequence[Where]) -> None:
+    """Refuse a target that overlaps an input."""
+    mine = Place.of(store).real
+    for source in map(Place.of, inputs):
+        theirs = source.real
+        if mine.startswith(theirs):
+            raise OutputError(f"output.store: {store} lies inside the input {source}; name a place outside of it")
+        if theirs.startswith(mine):
+            raise OutputError(f"output.store: the input {source} lies inside {store}; name another place")
 
 
 def exists(store: Place) -> bool:

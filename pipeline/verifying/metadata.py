@@ -7,10 +7,15 @@ from typing import Any
 import zarr
 
 from pipeline.errors import HaloflowError, explain
-from pipeline.planning import ImagePlan
+from pipeline.planning import ImagePlan, Plan
+from pipeline.storage.identity import differences
 from pipeline.storage.maps import MapArray
 from pipeline.storage.metadata import Window
 from pipeline.storage.place import Place
+from pipeline.storage.target import recorded
+
+ASIDE = ("kernel", "format", "versions")
+"""What of a run's identity the float64 reference hangs on in no way."""
 
 
 def faults(store: Place, image: ImagePlan) -> Iterator[str]:
@@ -34,6 +39,13 @@ def faults(store: Place, image: ImagePlan) -> Iterator[str]:
                 f"{store / path}: its metadata are not what a run writes, from {other} on; 'haloflow run --overwrite' "
                 "writes them anew"
             )
+
+
+def other_config(plan: Plan) -> list[str]:
+    """Say in what the config that made a store differs from the plan's: what is wrong with the maps may be that."""
+    made, mine = (recorded(plan.store) or {}).get("identity", {}), plan.identity
+    old, new = ({key: value for key, value in one.items() if key not in ASIDE} for one in (made, mine))
+    return differences(old, new) if old else []
 
 
 def _attributes(m: MapArray) -> dict[str, Any]:
