@@ -195,7 +195,7 @@ def test_an_empty_file_says_what_a_config_holds(tmp_path, text):
 def test_files_that_cannot_be_read_are_named(tmp_path):
     latin = tmp_path / "latin.yaml"
     latin.write_bytes("a: ü".encode("latin-1"))
-    for path, words in ((latin, "cannot be read: 'utf-8' codec"), (tmp_path, "cannot be read")):
+    for path, words in ((latin, "is not UTF-8 text (invalid"), (tmp_path, "is a folder; expected a YAML file")):
         with pytest.raises(ConfigError, match=re.escape(f"{path}: {words}")):
             read(path)
     with pytest.raises(ConfigError, match=re.escape(f"{tmp_path / 'none.yaml'}: there is no such file")):

@@ -55,6 +55,20 @@ def test_every_type(tmp_path, kind):
     assert np.array_equal(found, values)
 
 
+@pytest.mark.parametrize("kind", ["uint8", "int64", "uint64", "float16", "float32"])
+@pytest.mark.parametrize("shape", [(1, 5, 1), (3, 1, 1), (1, 300, 1), (2, 2, 2), (1, 1, 5), (2, 300, 1)])
+def test_images_one_pixel_wide(tmp_path, shape, kind):
+    values = np.arange(1, 1 + np.prod(shape)).reshape(shape).astype(kind)
+    zarr.create_array(tmp_path / "a.zarr", data=values, chunks=shape)
+    export(str(tmp_path / "a.zarr"), tmp_path / "a.tif")
+    with tifffile.TiffFile(tmp_path / "a.tif") as tif:
+        assert [page.shape for page in tif.pages] == [shape[1:]] * shape[0]
+        assert np.array_equal(np.array([page.asarray() for page in tif.pages]), values)
+        assert np.array_equal(tif.asarray().reshape(shape), values)
+    ingest(tmp_path / "a.tif", tmp_path / "b.zarr")
+    holds(tmp_path / "b.zarr", values, tuple(map(str, range(shape[0]))) if shape[0] > 1 else None)
+
+
 def test_a_region_of_a_channel(tmp_path, stack):
     image, values = stack
     part = values[1:, 95:333, 7:301]

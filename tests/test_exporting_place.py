@@ -144,3 +144,17 @@ def test_a_stage_counts_where_it_says_one_place_in_a_unit(tmp_path, plane, expec
     ingest(tmp_path / "a.tif", tmp_path / "a.zarr")
     assert placed(tmp_path / "a.zarr")["x"] == (0.5, pytest.approx(expected), "micrometer")
     assert placed(tmp_path / "a.zarr")["y"] == (0.5, 0.0, "micrometer")
+
+
+@pytest.mark.parametrize("kind", ["uint8", "float16"])
+def test_planes_on_earth_keep_their_places_and_their_channels_names(tmp_path, kind):
+    pytest.importorskip("rasterio")
+    image = write(tmp_path / "a.zarr", "czyx", noise(2, 3, 4, 5).astype(kind), channels=["rot", "grün"])
+    affine = [0.3, 0, -200.15, 0, -0.25, -100]
+    zarr.open_group(image).attrs["geo"] = {"crs": "EPSG:32633", "affine": affine}
+    export(image, tmp_path / "b.tif")
+    ingest(tmp_path / "b.tif", tmp_path / "b.zarr")
+    again = placed(tmp_path / "b.zarr")
+    assert again["z"] == (SCALE["z"], FIRST["z"], UNITS["z"])
+    assert open_image(str(tmp_path / "b.zarr")).channels == ("rot", "grün")
+    assert zarr.open_group(tmp_path / "b.zarr").attrs["geo"]["crs"] == "EPSG:32633"

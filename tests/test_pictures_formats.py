@@ -4,6 +4,7 @@ import imagecodecs
 import numpy as np
 import PIL.Image
 import pytest
+import tifffile
 import zarr
 
 from pipeline.errors import InputError
@@ -90,3 +91,13 @@ def test_colours_are_shown_in_their_own(tmp_path, mode):
     shown = [(c["color"], c["active"]) for c in zarr.open_group(tmp_path / "a.zarr").attrs["ome"]["omero"]["channels"]]
     colours = [("FF0000", True), ("00FF00", True), ("0000FF", True), ("FFFFFF", False)]
     assert shown == ([("FFFFFF", True)] if mode == "L" else colours[: len(mode)])
+
+
+@pytest.mark.parametrize("values", [noise(20, 30).astype("float32"), noise(20, 30, 3)], ids=["float", "bands"])
+def test_lerc_of_which_pixels_would_be_wrong_is_refused(tmp_path, values):
+    tifffile.imwrite(tmp_path / "a.tif", values, compression="lerc", photometric="rgb" if values.ndim == 3 else None)
+    refused(tmp_path, tmp_path / "a.tif", match="LERC.*gdal_translate")
+    right = noise(20, 30)
+    tifffile.imwrite(tmp_path / "b.tif", right, compression="lerc")
+    ingest(tmp_path / "b.tif", tmp_path / "b.zarr")
+    holds(tmp_path / "b.zarr", right[None])

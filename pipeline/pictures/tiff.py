@@ -111,10 +111,11 @@ def _picture(tif: Any, source: Path, opening: Opening) -> Picture:
     coloured = samples >= 3 and page.photometric in (tifffile.PHOTOMETRIC.RGB, tifffile.PHOTOMETRIC.YCBCR)
     alpha = bool(page.extrasamples) and page.extrasamples[0] > 0
     plain = GREY_ALPHA if alpha and samples == 2 else names(samples, colour=coloured, alpha=alpha)
+    bands = axes.extent("C") if axes.extent("C") > 1 else len(plain)
     others = len(tif.series) - 1
     notes = (f"{path}: holds {others} more images, which are left out",) if others else ()
     return Picture(
-        channels=_channels(where.channels or told.channels, axes, plain),
+        channels=_channels(where.channels if len(where.channels) == bands else told.channels, axes, plain),
         extents=(axes.extent("Y"), axes.extent("X")),
         dtype=dtype,
         read=read,
@@ -123,9 +124,9 @@ def _picture(tif: Any, source: Path, opening: Opening) -> Picture:
         deep=1 if planar else samples,
         tall=1 if isinstance(reader, _Mapped) else page.tilelength if page.is_tiled else page.rowsperstrip,
         held=held,
-        scale=where.scale or told.scale,
-        translation=where.translation if where.scale else told.translation,
-        units=where.units if where.scale else told.units,
+        scale=told.scale | where.scale,
+        translation=told.translation | where.translation,
+        units={axis: unit for axis, unit in told.units.items() if axis not in where.scale} | where.units,
         attributes=where.attributes,
         missing=missing,
         notes=notes + where.notes,
@@ -223,6 +224,11 @@ def _check_pixels(path: str, series: Any) -> str:
         raise InputError(f"{path}: its pixels are numbers into a palette; convert it to RGB")
     if page.photometric == photometric.YCBCR and page.compression not in _JPEGS:
         raise InputError(f"{path}: its pixels are YCbCr and not JPEG; convert it to RGB")
+    if page.compression == tifffile.COMPRESSION.LERC and (series.dtype.kind == "f" or page.samplesperpixel > 1):
+        raise InputError(
+            f"{path}: is compressed with LERC, whose missing pixels and interleaved bands are not read right; convert "
+            "it (gdal_translate -co COMPRESS=ZSTD)"
+        )
     if series.dtype is None:
         raise InputError(f"{path}: its pixels are of a type that cannot be read ({page.bitspersample} bits)")
     try:

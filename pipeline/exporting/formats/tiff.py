@@ -1,6 +1,7 @@
 """Tiled TIFF, written tile by tile: OME-TIFF with sizes and names, or GeoTIFF where the image lies on Earth."""
 
 import io
+import json
 import math
 from collections.abc import Iterator
 from importlib import import_module
@@ -50,6 +51,10 @@ def _write(selection: Selection, out: Path) -> tuple[str, ...]:
     if told["metadata"] is not None and (unsaid := _unsaid(source)):
         notes += (f"sizes and places of pixels are left out, for OME-TIFF has no words for them: {', '.join(unsaid)}",)
     ome = told["metadata"] is not None and source.dtype in _OME
+    if told["metadata"] is not None and not ome:
+        # In tifffile's own words, but not by it: it would take an image one pixel wide for a row.
+        words = json.dumps({"shape": told["shape"], **told["metadata"]})
+        told |= {"description": words, "metadata": None}
     with tifffile.TiffWriter(out, bigtiff=selection.bytes > _BIG, ome=ome) as file:
         file.write(
             _tiles(selection),
@@ -166,7 +171,7 @@ def _band_names(selection: Selection) -> str:
     root = ET.Element("GDALMetadata")
     for place, name in enumerate(selection.source.channels):
         ET.SubElement(root, "Item", name="DESCRIPTION", sample=str(place), role="description").text = name
-    return ET.tostring(root, "unicode")
+    return ET.tostring(root).decode()  # in ASCII, as tags must be: other letters by their numbers
 
 
 def _count(value: Any) -> int:
