@@ -224,13 +224,13 @@ def _check_pixels(path: str, series: Any) -> str:
         raise InputError(f"{path}: its pixels are numbers into a palette; convert it to RGB")
     if page.photometric == photometric.YCBCR and page.compression not in _JPEGS:
         raise InputError(f"{path}: its pixels are YCbCr and not JPEG; convert it to RGB")
+    if series.dtype is None:
+        raise InputError(f"{path}: its pixels are of a type that cannot be read ({page.bitspersample} bits)")
     if page.compression == tifffile.COMPRESSION.LERC and (series.dtype.kind == "f" or page.samplesperpixel > 1):
         raise InputError(
             f"{path}: is compressed with LERC, whose missing pixels and interleaved bands are not read right; convert "
             "it (gdal_translate -co COMPRESS=ZSTD)"
         )
-    if series.dtype is None:
-        raise InputError(f"{path}: its pixels are of a type that cannot be read ({page.bitspersample} bits)")
     try:
         return stored_dtype(series.dtype)
     except InputError as error:
