@@ -67,6 +67,13 @@ def test_haloflow_was_verified_against_float64(bench: Path) -> None:
     assert all(job["verified"] < 1e-5 for job in data["jobs"])
 
 
+def test_says_what_two_workers_can_do_at_most(bench: Path) -> None:
+    data = json.loads((bench / "bench.json").read_text())
+    assert [len(job["doubling"]) for job in data["jobs"]] == [2, 2]  # the round that warms up, and the one that counts
+    assert all(0.5 < found < 8 for job in data["jobs"] for found in job["doubling"])
+    assert "two workers that only count: " in (bench / "bench.md").read_text()
+
+
 def test_every_target_has_its_verdict(bench: Path) -> None:
     data = json.loads((bench / "bench.json").read_text())
     targets = {(t["job"], t["what"]): t for t in data["targets"]}

@@ -52,7 +52,19 @@ def jobs() -> dict[str, Job]:
     """Return every job by name, in the order in which they run."""
     narrow: tuple[Layer, ...] = (_bounded(3, 3), "relu", "pool")
     everyone = ("haloflow", "limit", "onnxruntime", "dyna-zarr", "opencv", "torch", "dask-image", "cubed")
+    wide: tuple[Layer, ...] = (
+        _tame(16, 3, 1),
+        "relu",
+        "pool",
+        _tame(16, 16, 2),
+        "relu",
+        "pool",
+        _tame(32, 16, 3),
+        "relu",
+        "pool",
+    )
     alone = Target(("limit", "onnxruntime"), time_at_most=1.15)
+    single = ("haloflow", "haloflow-1-worker"), (Target(("haloflow-1-worker",), speed_at_least=1.8),)
     found = [
         Job(
             "narrow",
@@ -87,7 +99,7 @@ def jobs() -> dict[str, Job]:
         Job(
             "wide",
             "RGB; 3 → 16 → 16 → 32 maps, features of 3², ReLU and max pool 2 each",
-            (_tame(16, 3, 1), "relu", "pool", _tame(16, 16, 2), "relu", "pool", _tame(32, 16, 3), "relu", "pool"),
+            wide,
             ("haloflow", "limit", "onnxruntime", "torch"),
             (alone, Target(("torch",), speed_at_least=4)),
             channels=3,
@@ -124,12 +136,15 @@ def jobs() -> dict[str, Job]:
             ("haloflow", "limit", "scipy-gaussian"),
             (Target(("scipy-gaussian",), speed_at_least=3),),
         ),
+        Job("workers", "the narrow job with two workers and with one", narrow, *single),
         Job(
-            "workers",
-            "the narrow job with two workers and with one",
-            narrow,
-            ("haloflow", "haloflow-1-worker"),
-            (Target(("haloflow-1-worker",), speed_at_least=1.8),),
+            "workers-wide",
+            "the wide job with two workers and with one",
+            wide,
+            *single,
+            channels=3,
+            boundary="constant",
+            shrink=4,
         ),
     ]
     return {job.name: job for job in found}

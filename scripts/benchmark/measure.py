@@ -74,6 +74,8 @@ class Measured:
     recompute: float
     verified: float | None
     """Haloflow's largest deviation from the float64 reference, as a part of the map's scale."""
+    doubling: list[float]
+    """How many times the work of one worker all did in each round, where they only counted."""
 
 
 def measure(room: Room, names: list[str], rounds: int) -> Measured:
@@ -85,6 +87,7 @@ def measure(room: Room, names: list[str], rounds: int) -> Measured:
     results = {name: Result(name) for name in names}
     brief = False
     entered: dict[str, Contestant] = {}
+    doubling = []
     for number in range(rounds + 1):
         for name, result in results.items():
             if not result.ran:
@@ -104,9 +107,10 @@ def measure(room: Room, names: list[str], rounds: int) -> Measured:
             room.clear(name)
         if not results["haloflow"].ran:
             raise RuntimeError(f"haloflow failed in the job {room.job.name}: {results['haloflow'].note}")
+        doubling.append(room.doubling())
     room.clear("truth")
     ours = entered["haloflow"]
-    return Measured(results, getattr(ours, "recompute", 1.0), getattr(ours, "verified", None))
+    return Measured(results, getattr(ours, "recompute", 1.0), getattr(ours, "verified", None), doubling)
 
 
 @contextmanager

@@ -45,6 +45,7 @@ def _job(job: Job, side: int, measured: Measured) -> dict[str, Any]:
         "dtype": job.dtype,
         "recompute": measured.recompute,
         "verified": measured.verified,
+        "doubling": measured.doubling,
         "contestants": [
             {**result.to_dict(), "median": _median(result), "speed_ratio": speed(measured.results, result.name)}
             for result in measured.results.values()
@@ -84,7 +85,7 @@ def _contestants(session: Session) -> list[str]:
         "|---|---|---|---|---|---|---|",
     ]
     for job, side, measured in session:
-        lines.append(f"| **{job.name}** | {job.title}; {side}² | | | | {_verified(measured)} | |")
+        lines.append(f"| **{job.name}** | {job.title}; {side}² | | | | {_verified(measured)} | {_doubling(measured)} |")
         for name, result in measured.results.items():
             seconds, ratio = _median(result), speed(measured.results, name)
             figures = "– | – | –"
@@ -96,6 +97,11 @@ def _contestants(session: Session) -> list[str]:
 
 def _verified(measured: Measured) -> str:
     return "" if measured.verified is None else f"{measured.verified:.1e} from float64"
+
+
+def _doubling(measured: Measured) -> str:
+    found = measured.doubling
+    return f"two workers that only count: {median(found):.2f} ({min(found):.2f} … {max(found):.2f}) times one"
 
 
 def _answer(result: Result) -> str:

@@ -1,6 +1,7 @@
 """Where a job is run: its files and its clusters; and what a contestant is."""
 
 import shutil
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -88,9 +89,26 @@ class Room:
             fill_value=0,
         )
 
+    def doubling(self) -> float:
+        """Count on one worker and then on all: how many times the work of one all do, where nothing is shared.
+
+        No program is faster than that on more workers, and on a virtual machine it need not be their number.
+        """
+        first, *_ = self.workers
+        (alone,) = self.client.run(_count, workers=[first]).values()
+        return float(len(self.workers) * alone / max(self.client.run(_count).values()))
+
     def clear(self, name: str) -> None:
         """Remove a contestant's output, outside of all timing."""
         shutil.rmtree(self.output(name), ignore_errors=True)
+
+
+def _count() -> float:
+    """Return the seconds that it takes to count to a number."""
+    started = time.perf_counter()
+    for _ in range(4_000_000):
+        pass
+    return time.perf_counter() - started
 
 
 def _last(job: Job) -> str:
