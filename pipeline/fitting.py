@@ -17,7 +17,7 @@ from pipeline.api import plan, run
 from pipeline.clusters import memory_of
 from pipeline.config import opened, vote_file
 from pipeline.document import Document
-from pipeline.errors import ConfigError, InputError, OutputError, RunError, counted
+from pipeline.errors import ConfigError, InputError, OutputError, RunError, counted, yes_or_no
 from pipeline.execute.watching import Event
 from pipeline.job import load
 from pipeline.labels import read as labels_of
@@ -101,7 +101,10 @@ def fit(
         `ConfigError` where the config has no vote behind a global_pool; `InputError` that names the label or image that
         is wrong, or the extra ``fit`` where scikit-learn is not installed; `OutputError` where the file is there or
         cannot be written; `RunError` where an image cannot be run.
+    TypeError
+        Where ``overwrite`` is neither True nor False.
     """
+    yes_or_no(overwrite=overwrite)
     document = opened(config, settings)
     named = _cut(document)
     where = output or named

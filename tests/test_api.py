@@ -38,3 +38,10 @@ def test_what_python_takes_for_true_is_refused(tmp_path, monkeypatch):
     for name in ("overwrite", "resume"):
         with pytest.raises(TypeError, match=f"{name}: expected True or False, not 'no'"):
             pipeline.run(plan, "serial", **{name: "no"})
+        with pytest.raises(TypeError, match=f"{name}: expected True or False, not 1"):
+            pipeline.ingest("i.npy", "i2.zarr", **{name: 1})
+    with pytest.raises(TypeError, match="overwrite: expected True or False, not 'no'"):
+        pipeline.export("i.zarr", "i.npy", overwrite="no")
+    with pytest.raises(TypeError, match="overwrite: expected True or False, not 'no'"):
+        pipeline.fit(config, "labels.csv", "votes.yaml", overwrite="no")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["i.zarr"]

@@ -49,6 +49,24 @@ def write(path, values, crs, affine):
         file.descriptions = [f"band <{n}>" for n in range(len(values))]
 
 
+@pytest.mark.parametrize("number", [-3.4e38, -9999.0])
+def test_nodata_is_told_and_is_nothing_to_look_at(tmp_path, number):
+    crs, affine = GRIDS["utm"]
+    values = np.random.default_rng(5).uniform(2, 3, (1, 90, 80)).astype(np.float32)
+    values[0, 10:30] = number
+    write(tmp_path / "a.tif", values, crs, affine)
+    with rasterio.open(tmp_path / "a.tif", "r+") as file:
+        file.nodata = float(np.float32(number))
+    made = ingest(tmp_path / "a.tif", tmp_path / "a.zarr", chunks=32)
+    (note,) = made.notes
+    assert f"names {number:g} as nodata, and it is kept" in note
+    group = zarr.open_group(tmp_path / "a.zarr", mode="r")
+    assert np.array_equal(group["0"][:], values)
+    window = group.attrs["ome"]["omero"]["channels"][0]["window"]
+    known = values[values != np.float32(number)]
+    assert (window["start"], window["end"]) == (known.min(), known.max())
+
+
 @pytest.mark.parametrize("grid", GRIDS)
 def test_there_and_back(tmp_path, grid):
     crs, affine = GRIDS[grid]

@@ -84,6 +84,25 @@ def test_a_region_of_a_channel(tmp_path, stack):
     assert np.array_equal(np.asarray(PIL.Image.open(tmp_path / "d.png")), expected.astype("uint8"))
 
 
+def test_png_shows_each_colour_as_the_image_says(tmp_path):
+    values = noise(3, 20, 30, dtype="uint16")
+    group = zarr.create_group(tmp_path / "a.zarr")
+    group.create_array("0", data=values, chunks=(1, 20, 30))
+    windows = [(100, 60000), (5000, 20000), (0, 65535)]
+    shown = [
+        {"label": name, "color": "FFFFFF", "window": {"min": 0, "max": 65535, "start": low, "end": high}}
+        for name, (low, high) in zip(("red", "green", "blue"), windows, strict=True)
+    ]
+    axes = [{"name": name, "type": kind} for name, kind in (("c", "channel"), ("y", "space"), ("x", "space"))]
+    scale = [{"type": "scale", "scale": [1.0, 1.0, 1.0]}]
+    scales = [{"axes": axes, "datasets": [{"path": "0", "coordinateTransformations": scale}]}]
+    group.attrs["ome"] = {"version": "0.5", "multiscales": scales, "omero": {"channels": shown}}
+    export(str(tmp_path / "a.zarr"), tmp_path / "a.png")
+    found = np.moveaxis(np.asarray(PIL.Image.open(tmp_path / "a.png")), -1, 0)
+    for colour, plane, (low, high) in zip(found, values, windows, strict=True):
+        assert np.array_equal(colour, np.rint(np.clip((plane - float(low)) / (high - low), 0, 1) * 255))
+
+
 def test_png_shows_what_the_image_says(tmp_path):
     values = np.linspace(-3, 5, 40 * 30, dtype="float32").reshape(40, 30)
     values[0, 0] = np.nan

@@ -21,14 +21,14 @@ class Selection:
     ----------
     source
         The image, with the planes, channels and region that were selected and no others.
-    window
-        The stored numbers to show as black and white, where a writer needs to know.
+    windows
+        Of each channel the stored numbers to show as black and white, where that is known and a writer asks.
     limit
         What may be held, in bytes.
     """
 
     source: Source
-    window: tuple[float, float] | None
+    windows: tuple[tuple[float, float] | None, ...]
     limit: int
 
     @property

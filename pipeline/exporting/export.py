@@ -12,7 +12,7 @@ from typing import Any
 import zarr
 
 from pipeline.describe import parse_size, size, times
-from pipeline.errors import HaloflowError, InputError, OutputError
+from pipeline.errors import HaloflowError, InputError, OutputError, yes_or_no
 from pipeline.exporting.base import Selection
 from pipeline.exporting.formats import WRITERS
 from pipeline.storage.geo import KEY
@@ -114,7 +114,10 @@ def export(
         The file exists, cannot be written, or its ending is of no format that can be.
     PlanError
         ``memory`` is not a number of bytes.
+    TypeError
+        ``overwrite`` is neither True nor False.
     """
+    yes_or_no(overwrite=overwrite)
     out = Path(path)
     writer = WRITERS.get(out.suffix.lower())
     if writer is None:
@@ -124,7 +127,9 @@ def export(
     source = _opened(place, level)
     attributes = _attributes(place)
     source = _planes(_region(_channels(source, channels), region), {"t": t, "z": z})
-    selected = Selection(source, _window(window) or _shown(attributes, source.picks[0]), parse_size(memory))
+    given = _window(window)
+    windows = tuple(given or _shown(attributes, pick) for pick in source.picks)
+    selected = Selection(source, windows, parse_size(memory))
     partial = out.with_name(f".{out.stem}.{os.getpid()}-{secrets.token_hex(4)}.tmp{out.suffix}")
     try:
         notes = tuple(f"{path}: {note}" for note in writer.write(selected, partial))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pipeline.describe import parse_size, size, times
-from pipeline.errors import InputError, OutputError, PlanError
+from pipeline.errors import InputError, OutputError, PlanError, yes_or_no
 from pipeline.ingesting.layout import Layout
 from pipeline.ingesting.records import Done, Records
 from pipeline.ingesting.targets import source_of, target_of, told_of, writing
@@ -145,11 +145,16 @@ def ingest(
         The file is missing, is no such image, is damaged or cut short, or has axes or pixels of another kind. Nothing
         is left of an ingest that was not resumed.
     OutputError
-        The store exists already, or cannot be written, or the chunks or the compression are not possible, or
+        The store exists already, or cannot be made, or the chunks or the compression are not possible, or
         the ingest to resume was of another file or begun with other options, or another process is at it.
     PlanError
         ``memory`` is not a number of bytes, or there are no ``workers``.
+    RunError
+        The store cannot be written to any more, such as on a full disk; ``resume`` goes on with what is done.
+    TypeError
+        ``overwrite`` or ``resume`` is neither True nor False.
     """
+    yes_or_no(overwrite=overwrite, resume=resume)
     if workers is not None and workers < 1:
         raise PlanError(f"workers {workers}: expected at least 1")
     source = source_of(path)

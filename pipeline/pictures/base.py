@@ -91,6 +91,8 @@ class Picture:
     """What else is kept in the image's attributes."""
     missing: int = 0
     """Strips or tiles that the file leaves out."""
+    nodata: float | None = None
+    """The number that stands for no data, if the file names one: a pixel like others, but none that viewers show."""
     notes: tuple[str, ...] = ()
     """What the user should know of what was not taken over, a line each."""
 

@@ -31,9 +31,9 @@ def _write(selection: Selection, out: Path) -> tuple[str, ...]:
             f"{path}: a PNG of {height} × {width} pixels takes {size(taken)}, more than the memory of "
             f"{size(selection.limit)}; name a region (--region) or a coarser level (--level), or write a TIFF"
         )
-    low, high = selection.window or PixelScale(selection.source.dtype).ends
     image, step = np.empty((height, width, count), np.uint8), selection.band(1)
-    for c in range(count):
+    for c, window in enumerate(selection.windows):
+        low, high = window or PixelScale(selection.source.dtype).ends
         for top in range(0, height, step):
             rows = Interval(top, min(top + step, height))
             image[top : rows.stop, :, c] = _shown(selection.read((0, c, 0), rows), low, high)
