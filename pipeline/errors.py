@@ -99,8 +99,14 @@ def yes_or_no(**given: Any) -> None:
 
 
 def explain(error: BaseException) -> str:
-    """Return an error in one line."""
+    """Return an error in one line; ours speak for themselves.
+
+    >>> explain(KeyError("a")), explain(RunError("out.zarr cannot be written"))
+    ("KeyError: 'a'", 'out.zarr cannot be written')
+    """
     text = str(error).strip().splitlines()
+    if text and isinstance(error, HaloflowError):
+        return text[0]
     return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
 
 

@@ -121,7 +121,7 @@ def test_a_quiet_run_tells_what_failed(small: Path, haloflow: Call) -> None:
     code, out, err = haloflow("run", "config.yaml", "--cluster", "serial", "--quiet")
     assert (code, out) == (3, "")
     first, second = err.splitlines()
-    assert first == "error: 1 failed (tasks, or whole images); the rest is complete: again with --resume"
+    assert first == "error: 1 failed (tasks, or whole images); nothing is complete: again with --resume"
     assert second.startswith("error: failed: image.zarr, task 0 at input pixel (0, 0): ")
     code, out, err = haloflow("run", "config.yaml", "--cluster", "serial", "--resume")
     assert (code, out.count("failed: image.zarr"), err.count("failed: image.zarr")) == (3, 1, 0)

@@ -11,7 +11,7 @@ import pytest
 import tifffile
 import zarr
 
-from pipeline.errors import InputError, OutputError, PlanError
+from pipeline.errors import InputError, OutputError, PlanError, RunError
 from pipeline.ingesting.ingest import ingest
 from pipeline.ingesting.layout import Layout
 from pipeline.ingesting.records import Records
@@ -121,7 +121,7 @@ def test_an_interrupted_one_is_marked_and_goes_on(tmp_path, picture, error):
 
     with pytest.raises(error):
         ingest(picture, tmp_path / "deep/a.zarr", chunks=16, memory=8000, progress=stop)
-    with pytest.raises(InputError, match=r"unfinished ingest.*haloflow ingest a.tif .*--resume"):
+    with pytest.raises(InputError, match=r"unfinished ingest.*haloflow ingest \S*/a.tif .*--resume"):
         open_image(str(tmp_path / "deep/a.zarr"))
     with pytest.raises(OutputError, match=r"unfinished ingest.*--resume.*--overwrite"):
         ingest(picture, tmp_path / "deep/a.zarr")
@@ -231,8 +231,12 @@ def test_a_write_that_fails_can_go_on(tmp_path, picture, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(zarr.Array, "__setitem__", full)
-        with pytest.raises(OutputError, match=r"No space left.*--resume"):
+        with pytest.raises(RunError, match=r"No space left.*--resume") as told:
             ingest(picture, tmp_path / "out.zarr")
+        patch.setattr(Records, "add", full)
+        with pytest.raises(RunError, match=r"No space left.*--resume"):
+            ingest(picture, tmp_path / "out.zarr", resume=True)
+    assert told.value.exit_code == 3
     ingest(picture, tmp_path / "out.zarr", resume=True)
     holds(tmp_path / "out.zarr", tifffile.imread(picture)[None])
 

@@ -1,6 +1,8 @@
 """The output store: made as the config says, and written in whole units."""
 
+import errno
 import math
+import os
 import re
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import pytest
 import zarr
 from ome_zarr_models.v05.image import Image
 
-from pipeline.errors import OutputError
+from pipeline.errors import OutputError, RunError
 from pipeline.geometry import Interval
 from pipeline.pixels import Encoding
 from pipeline.storage.codecs import Codec
@@ -55,6 +57,34 @@ def end(store, windows):
 def test_a_place_that_cannot_be_written_is_an_output_error():
     with pytest.raises(OutputError, match=re.escape("output.store: /proc/out.zarr cannot be made: ")):
         make("/proc/out.zarr", [a_map()])
+
+
+@pytest.mark.parametrize(
+    ("compression", "code", "words"),
+    [
+        (
+            "lz4",
+            errno.ENOSPC,
+            r"No space left on device: it takes 80 B before compression, and [\d.]+ .?i?B are free there",
+        ),
+        ("lz4", errno.EIO, "Input/output error"),
+        (
+            "none",
+            errno.ENOSPC,
+            r"No space left on device: it takes 80 B before compression, and [\d.]+ .?i?B are free there",
+        ),
+    ],
+)
+def test_a_unit_that_cannot_be_written_is_named(monkeypatch, compression, code, words):
+    def refuse(*_):
+        raise OSError(code, os.strerror(code))
+
+    m = a_map(compression=Codec(compression))
+    make("out.zarr", [m])
+    monkeypatch.setattr("pipeline.storage.files.os.replace", refuse)
+    where = re.escape("out.zarr/x/match/0, unit (0, 0, 0): cannot be written: ")
+    with pytest.raises(RunError, match=f"^{where}{words}$"):
+        write("out.zarr", m, (Interval(0, 10), Interval(0, 7)), units(m, np.ones((2, 10, 7), "f4")))
 
 
 @pytest.mark.parametrize(("compression", "codec"), [("lz4", "blosc"), ("zstd", "zstd"), ("none", None)])

@@ -1,6 +1,7 @@
 """``haloflow ingest``."""
 # ruff: noqa: PLC0415
 
+import logging
 from typing import Literal
 
 import click
@@ -49,6 +50,7 @@ def ingest(
     """Turn an IMAGE file (TIFF, PNG, JPEG, JPEG 2000, .npy …) into a chunked OME-Zarr image at STORE, band by band."""
     import pipeline
 
+    logging.disable(logging.CRITICAL)  # of several writes that fail at once asyncio would log all but the one told
     with progress_bar(store, "bands", quiet=quiet or as_json) as progress:
         made = pipeline.ingest(
             image,

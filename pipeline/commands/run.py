@@ -64,5 +64,6 @@ def run(
         )
     show(report, as_json=False, quiet=quiet or as_json)
     if not report.complete:
-        count = f"{len(report.failures)} failed (tasks, or whole images); the rest is complete: again with --resume"
+        rest = "the rest is complete" if report.done else "nothing is complete"
+        count = f"{len(report.failures)} failed (tasks, or whole images); {rest}: again with --resume"
         raise RunError("\n".join([count, *report.failed[: TOLD if quiet else 0]]))

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import HaloflowError, InputError, OutputError
+from pipeline.errors import HaloflowError, InputError, OutputError, RunError
 from pipeline.pictures.base import reason
 from pipeline.storage.lock import refuse_if_held
 from pipeline.storage.place import Place
@@ -17,13 +17,17 @@ _ZARR = ("zarr.json", ".zarray", ".zgroup", ".zattrs")
 
 @contextmanager
 def writing(store: str, advice: str = "") -> Iterator[None]:
-    """Turn whatever writing a store raises into an `OutputError` that names it, and says what to do."""
+    """Turn whatever writing a store raises into an `OutputError` that names it.
+
+    Where there is advice on how to go on, work has been done: then it is a `RunError`, which gives it.
+    """
     try:
         yield
     except HaloflowError:
         raise
     except Exception as error:
-        raise OutputError(f"{store} cannot be written: {reason(error)}{advice}") from error
+        kind = RunError if advice else OutputError
+        raise kind(f"{store} cannot be written: {reason(error)}{advice}") from error
 
 
 def source_of(path: str | Path) -> Path:

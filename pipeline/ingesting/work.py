@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import zarr
 
-from pipeline.errors import OutputError
+from pipeline.errors import HaloflowError, OutputError
 from pipeline.ingesting.layout import Layout
 from pipeline.ingesting.records import Done, Records
 from pipeline.ingesting.targets import writing
@@ -40,7 +40,7 @@ class Work:
 
     def begin(self, identity: dict[str, Any]) -> None:
         """Make the store and its empty array, marked as unfinished; what stood there is removed."""
-        mark = {"format": _FORMAT, **identity, "layout": self.layout.to_dict(), "complete": False}
+        mark = {"format": _FORMAT, **identity, "path": self.path, "layout": self.layout.to_dict(), "complete": False}
         head = {"zarr_format": 3, "node_type": "group", "attributes": {INGEST: mark}}
         with writing(self.store):
             self.place.delete()
@@ -110,7 +110,7 @@ class Work:
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)  # nothing is written once the caller may remove the store
             whole = {f for f in running if not f.cancelled() and not f.exception()}
-            with suppress(OutputError):
+            with suppress(OSError, HaloflowError):  # a full disk takes no records either, and is told of already
                 if whole:
                     self.records.add([f.result() for f in whole])
             raise
@@ -126,9 +126,12 @@ class Work:
             values = self.picture.read(block)
         with writing(self.store, advice):
             self.layout.write(array, block, values)
-        if values.dtype.kind == "f" and (finite := values[np.isfinite(values)]).size:
-            return Done(number, float(finite.min()), float(finite.max()))
-        return Done(number)
+        if values.dtype.kind != "f":
+            return Done(number)
+        shown = values[np.isfinite(values)]
+        if self.picture.nodata is not None:  # in float64, which holds what the pixels' own type may not
+            shown = shown[shown.astype(np.float64) != self.picture.nodata]
+        return Done(number, float(shown.min()), float(shown.max())) if shown.size else Done(number)
 
     def _mark(self, done: dict[int, Done]) -> None:
         """Write the OME-Zarr metadata together with the mark that all is done, and remove the records."""
@@ -153,5 +156,6 @@ class Work:
         layout.create(self.place / ARRAY, {})
         group: Any = zarr.open_group(self.place.store(), mode="r+")
         mark = {**group.attrs[INGEST], "complete": True}
+        mark.pop("path", None)  # which only whoever goes on with it needs
         group.attrs.update({**ome, **picture.attributes, INGEST: mark})
         self.records.remove()

@@ -1,5 +1,7 @@
 """An open array as tasks read and write it: through files where its chunks are files, through zarr otherwise."""
 
+import errno
+import shutil
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -8,11 +10,13 @@ from typing import Any, Literal
 
 import numpy as np
 import zarr
+from dask.utils import format_bytes
 from numpy.typing import NDArray
 from zarr.abc.store import Store
 from zarr.core.buffer import Buffer
 from zarr.storage import WrapperStore
 
+from pipeline.errors import RunError, explain
 from pipeline.geometry import Region
 from pipeline.storage.capped import capped
 from pipeline.storage.chunkfiles import ChunkFiles, checksum
@@ -21,6 +25,9 @@ from pipeline.storage.shards import ShardFiles
 
 KNOWN = 64
 """Kinds of arrays that are remembered."""
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""What a system says where there is no room."""
 
 
 class Noting(WrapperStore[Store]):
@@ -80,10 +87,24 @@ class Handle:
         """Write a whole write unit, and return its stored bytes and their checksum: 0 and 0 where it is left out.
 
         What lies beyond the array's end is dropped, and a unit of nothing but fill value is left out. ``check`` is
-        called at the last moment, and raises where nothing must be written any more.
+        called at the last moment, and raises where nothing must be written any more. Raises `RunError` that names array
+        and unit where the system refuses it.
         """
-        if self.files:
-            return self.files.write(place, chunk, check)
+        try:
+            return self.files.write(place, chunk, check) if self.files else self._write(place, chunk, check)
+        except OSError as error:
+            where = self.files.folder if self.files else self.array.store_path
+            raise RunError(f"{where}, unit {place}: cannot be written: {self._why(error, chunk)}") from error
+
+    def _why(self, error: OSError, chunk: NDArray[Any]) -> str:
+        why = error.strerror or explain(error)
+        if error.errno not in FULL or not self.files:
+            return why
+        free = format_bytes(shutil.disk_usage(self.files.folder).free)
+        return f"{why}: it takes {format_bytes(chunk.nbytes)} before compression, and {free} are free there"
+
+    def _write(self, place: tuple[int, ...], chunk: NDArray[Any], check: Callable[[], None]) -> tuple[int, int]:
+        """Do what `write` does through zarr."""
         check()
         sizes = self.array.shards or self.array.chunks
         ends = zip(place, sizes, self.array.shape, strict=True)

@@ -16,6 +16,6 @@ def refuse_unfinished(path: str, attributes: dict[str, Any]) -> None:
     told = attributes.get(INGEST)
     if isinstance(told, dict) and not told.get("complete"):
         raise InputError(
-            f"{path}: is an unfinished ingest; finish it with 'haloflow ingest {told.get('source', 'IMAGE')} {path} "
+            f"{path}: is an unfinished ingest; finish it with 'haloflow ingest {told.get('path', 'IMAGE')} {path} "
             "--resume' and the other options as they were"
         )
