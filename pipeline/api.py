@@ -65,7 +65,7 @@ def plan(
         Opener(given.level),
         Planner(job.stack.layers, job.scale, job.output, limit, kernel, complete=given.missing == "error"),
     )
-    images = Batch(places, lambda place: planner.plan(select(opener.open(place), given, "input")))
+    images = Batch(places, lambda place: select(opener.open(place), given, "input"), planner.plan)
     wanted = wanted_of(job.output.watches.values())
     # Of tables one says where all images lie: then all of them are looked at here.
     geos = (image.source.geo for image in images) if wanted[0] else ()

@@ -4,7 +4,7 @@ An `ImagePlan` is also what a worker gets: frozen, picklable, with handles to ar
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -232,7 +232,14 @@ class Plan:
 
     def attempt(self, number: int) -> ImagePlan | HaloflowError:
         """Return the plan of the image at a place, or why there is none."""
-        return self.images.attempt(number) if isinstance(self.images, Batch) else self.images[number]
+        (made,) = self.attempts([number])
+        return made
+
+    def attempts(self, numbers: Iterable[int]) -> Iterator[ImagePlan | HaloflowError]:
+        """Give what `attempt` returns for each of some numbers, in their order; a few are opened ahead."""
+        return (
+            self.images.attempts(numbers) if isinstance(self.images, Batch) else map(self.images.__getitem__, numbers)
+        )
 
     @property
     def places(self) -> Sequence[Place]:

@@ -1,6 +1,8 @@
 """The course of a run: image after image is opened, made, shown and let go of, as the executor asks for work."""
 
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import count
@@ -19,6 +21,7 @@ from pipeline.execute.task import Failed, Outcome
 from pipeline.kinds import Kinds
 from pipeline.planning import ImagePlan, LevelPlan, Plan
 from pipeline.storage import output
+from pipeline.storage.ahead import TOGETHER, ask
 from pipeline.storage.cache import ChunkCache
 from pipeline.storage.identity import digest
 from pipeline.storage.images import digest_of
@@ -81,6 +84,8 @@ class Course:
         self.open: dict[int, _Open] = {}
         """By the numbers of their work, and of their levels' work."""
         self.levels: dict[int, LevelPlan] = {}
+        self.ending = deque[tuple[_Open, Future[bool]]]()
+        """Images of which all is made, and whether they have changed meanwhile."""
         self.numbers = count(len(plan.inputs))
         self.feed = Feed()
         self.maps: dict[str, Any] | None = {} if len(plan.inputs) <= output.TOGETHER else None
@@ -93,14 +98,16 @@ class Course:
         return self.feed
 
     def _works(self, stopped: Callable[[], bool]) -> Iterator[Work | None]:
+        found = self.found.finished
+        attempts = self.plan.attempts(n for n, name in enumerate(self.plan.inputs) if name not in found)
         for number, (name, place) in enumerate(zip(self.plan.inputs, self.plan.places, strict=True)):
             if stopped():
                 return
-            if name in self.found.finished:
+            if name in found:
                 self._pass_over(name)
                 yield None
                 continue
-            made = self.plan.attempt(number)
+            made = next(attempts)
             self.unreachable = self.unreachable + 1 if isinstance(made, PlaceError) else 0
             if isinstance(made, PlaceError) and self.unreachable == UNREACHABLE:
                 raise RunError(f"{made}; {AGAIN}")
@@ -173,6 +180,7 @@ class Course:
                 del self.open[number]
                 self.levels.pop(number, None)
             (self._end if opened.failed else self._climb)(opened)
+        self.settle(TOGETHER)
         if level is None:
             self.account.progress()
 
@@ -203,10 +211,21 @@ class Course:
         self._end(opened)
 
     def _end(self, opened: _Open) -> None:
+        """Ask whether an image is still what was read: far away that takes a while, and others go on."""
+        self.ending.append((opened, ask(opened.place, lambda: _has_changed(opened.image, opened.place))))
+        self.settle(TOGETHER)
+
+    def settle(self, most: int = 0) -> None:
+        """Close the images of which it is known whether they have changed; wait until no more than so many are left."""
+        while self.ending and (len(self.ending) > most or self.ending[0][1].done()):
+            opened, changed = self.ending.popleft()
+            self._close(opened, changed=changed.result())
+
+    def _close(self, opened: _Open, *, changed: bool) -> None:
         """Write what viewers should show of an image's maps, and note that it is finished if it is."""
         image = opened.image
         failures = [*opened.climb.failures]
-        if _has_changed(image, opened.place):
+        if changed:
             failures.append({"image": image.source.path, "task": "all", "reason": "changed while the run read it"})
         for told in failures:
             self.account.fail(**told)

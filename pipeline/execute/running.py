@@ -27,15 +27,20 @@ from pipeline.execute.watching import Event
 from pipeline.kinds import Kinds
 from pipeline.planning import Plan
 from pipeline.storage import output, target
+from pipeline.storage.ahead import in_turn
 from pipeline.storage.forms import zarr_format
 from pipeline.storage.identity import differences, digest
 from pipeline.storage.images import RESERVED, digest_of
 from pipeline.storage.lock import acquire, look
+from pipeline.storage.place import Place
 from pipeline.storage.recorded import SINCE, Records, begun_with, read
 from pipeline.storage.tablefiles import NOTED
 
 Execute = Callable[..., Iterator[Outcome]]
 """Of a feed, of segments, and of a function that says when to stop, if any."""
+
+ANEW = "begin anew with --overwrite, or name another store"
+"""What to do about a store that a run cannot go on with."""
 
 FIRST = 64
 """Images that are described in a store before its run begins; the others when they have been looked at."""
@@ -182,32 +187,42 @@ def _begun(plan: Plan) -> dict[str, Any]:
 
 def _found(plan: Plan, before: Mapping[str, Any]) -> Records:
     """Return what an earlier run has done; raises `OutputError` where this one would make something else."""
-    again = "begin anew with --overwrite, or name another store"
     changed = differences(before.get("identity", {}), plan.identity) or _other_kernels(plan, before)
     if changed:
         listed = "".join(f"\n  {line}" for line in changed[:20])
-        raise OutputError(f"output.store: {plan.store} was begun by a run that differs; {again}:{listed}")
+        raise OutputError(f"output.store: {plan.store} was begun by a run that differs; {ANEW}:{listed}")
     found = read(plan.store, digest(plan.identity), begun_with(before))
-    places = {str(place): place for place in plan.places}
     begun = {event["image"]: event for event in found.events}
     # In a bucket that note may come after a second of work, and without it nobody knows which input was read.
     found.images = {name: recorded for name, recorded in found.images.items() if name in begun}
-    for event in begun.values():
-        path, array = plan.inputs.get(event["image"]), event["array"]
-        if path is None:
-            raise OutputError(f"input.images: {event['path']} is in {plan.store} and no longer in the input; {again}")
-        place = places[path]
-        try:
-            now = digest_of(place, place / array if array else place)
-        except (HaloflowError, OSError):  # it fails alone when its turn has come
-            continue
-        if now != event["digest"]:
-            raise OutputError(f"{path}: has changed since the run in {plan.store} was begun; {again}")
+    _check_inputs(plan, begun)
     if len(plan.inputs) <= output.TOGETHER:
         for finished in found.finished.values():
             for group in finished["maps"]:
                 output.shown(plan.store, group)  # which is wanted at the end, and refused here where it is damaged
     return found
+
+
+def _check_inputs(plan: Plan, begun: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuse images that are not what an earlier run has begun, by their names in the output."""
+    places, events = {str(place): place for place in plan.places}, dict[Place, Mapping[str, Any]]()
+    for name, event in begun.items():
+        path = plan.inputs.get(name)
+        if path is None:
+            raise OutputError(f"input.images: {event['path']} is in {plan.store} and no longer in the input; {ANEW}")
+        events[places[path]] = event
+
+    def now(place: Place) -> str:
+        array = events[place]["array"]
+        return digest_of(place, place / array if array else place)
+
+    for (place, event), answer in zip(events.items(), in_turn(events, now), strict=True):
+        try:
+            changed = answer.result() != event["digest"]
+        except (HaloflowError, OSError):  # it fails alone when its turn has come
+            continue
+        if changed:
+            raise OutputError(f"{place}: has changed since the run in {plan.store} was begun; {ANEW}")
 
 
 def _other_kernels(plan: Plan, before: Mapping[str, Any]) -> list[str]:
@@ -239,6 +254,7 @@ def _through(course: Course, execute: Execute, told: RunFile) -> Report:
                 course.journal.close(sync=True)
             interrupts.pass_on()
             raise RunError("interrupted; what is done is recorded: go on with --resume")
+        course.settle()
     lock.check()
     with writing_to(plan.store):
         course.journal.close(sync=True)

@@ -66,11 +66,12 @@ def finish(
     failures = []
     with ExitStack() as stack:
         tables = _Tables(plan, outer, stack)
+        attempts = plan.attempts(n for n, name in enumerate(plan.inputs) if name not in failed)
         for number, (name, path) in enumerate(plan.inputs.items()):
             tell(number)
             if name in failed:
                 continue
-            image = plan.attempt(number)
+            image = next(attempts)
             if isinstance(image, HaloflowError):  # an earlier run could still read it
                 failures.append({"image": path, "task": "tables", "reason": str(image)})
                 continue
