@@ -16,7 +16,10 @@ from pipeline.planning import Plan
 from pipeline.storage.alike import Opener
 from pipeline.storage.identity import identity
 from pipeline.storage.images import find_apart
+from pipeline.storage.place import Place
 from pipeline.storage.selecting import select
+from pipeline.storage.source import Source
+from pipeline.storage.stored import Listing, list_chunks
 from pipeline.tables import formats as tables
 from pipeline.tables.watch import wanted_of
 
@@ -61,11 +64,17 @@ def plan(
     limit = psutil.virtual_memory().total // (os.cpu_count() or 1) if memory is None else parse_size(memory)
     given, config = job.config.input, job.config.model_dump(mode="json")
     places = find_apart(given.images, job.options, job.output.store)
+    complete = given.missing == "error"
     opener, planner = (
         Opener(given.level),
-        Planner(job.stack.layers, job.scale, job.output, limit, kernel, complete=given.missing == "error"),
+        Planner(job.stack.layers, job.scale, job.output, limit, kernel, complete=complete),
     )
-    images = Batch(places, lambda place: select(opener.open(place), given, "input"), planner.plan)
+
+    def opened(place: Place) -> tuple[Source, Listing]:
+        source = select(opener.open(place), given, "input")
+        return source, list_chunks(source, every=complete)
+
+    images = Batch(places, opened, lambda found: planner.plan(*found))
     wanted = wanted_of(job.output.watches.values())
     # Of tables one says where all images lie: then all of them are looked at here.
     geos = (image.source.geo for image in images) if wanted[0] else ()

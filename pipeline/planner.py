@@ -20,7 +20,7 @@ from pipeline.reading import Reading
 from pipeline.stack import BoundStack, Stack
 from pipeline.storage.maps import MapArray
 from pipeline.storage.source import Source
-from pipeline.storage.stored import Listing, Stored, list_chunks, unit
+from pipeline.storage.stored import Listing, Stored, unit
 
 TASK_PIXELS = 2**23
 """Input pixels of one channel that a task grows to at the most, where its write units let it."""
@@ -72,8 +72,8 @@ class Planner:
         self._bound: dict[tuple[str, ...], tuple[BoundStack, BoundStack]] = {}
         self._known: OrderedDict[tuple[tuple[Source, str], bool], ImagePlan] = OrderedDict()
 
-    def plan(self, source: Source) -> ImagePlan:
-        """Plan one image.
+    def plan(self, source: Source, listing: Listing) -> ImagePlan:
+        """Plan one image, of which such chunks are stored.
 
         Raises
         ------
@@ -82,7 +82,6 @@ class Planner:
         InputError
             Where chunks are missing, or nobody can say that none are, and that is refused.
         """
-        listing = list_chunks(source, every=self._complete)
         if self._complete and listing.missing != 0:
             _refuse(source, listing)
         source = replace(source, whole=listing.missing == 0)

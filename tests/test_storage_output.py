@@ -20,6 +20,7 @@ from pipeline.storage.images import RESERVED
 from pipeline.storage.maps import MapArray
 from pipeline.storage.metadata import Window
 from pipeline.storage.output import add, create, finish, metadata, show, write
+from pipeline.storage.place import Place
 
 RECORD = {"config": {"layers": [{"type": "relu"}]}, "complete": True}
 
@@ -49,8 +50,7 @@ def make(store, maps):
 
 
 def end(store, windows):
-    for m, shown in windows.items():
-        show(store, m, shown)
+    show(store, windows)
     finish(store, {m.group: metadata(m, shown) for m, shown in windows.items()}, RECORD)
 
 
@@ -85,6 +85,22 @@ def test_a_unit_that_cannot_be_written_is_named(monkeypatch, compression, code, 
     where = re.escape("out.zarr/x/match/0, unit (0, 0, 0): cannot be written: ")
     with pytest.raises(RunError, match=f"^{where}{words}$"):
         write("out.zarr", m, (Interval(0, 10), Interval(0, 7)), units(m, np.ones((2, 10, 7), "f4")))
+
+
+def test_an_array_far_away_is_opened_once(tmp_path, monkeypatch):
+    store, m, opened, open_array = f"memory://{tmp_path.name}/out.zarr", a_map(), [], zarr.open_array
+
+    def count(*words, **named):
+        opened.append(words)
+        return open_array(*words, **named)
+
+    make(store, [m])
+    monkeypatch.setattr(zarr, "open_array", count)
+    (made,), _ = write(store, m, (Interval(0, 10), Interval(0, 7)), units(m, np.ones((2, 10, 7), "f4")))
+    assert len(opened) == 1
+    assert np.all(open_array(Place.of(f"{store}/x/match/0").store())[:] == 1)
+    assert len(made.sizes) == 12
+    assert min(made.sizes) > 0
 
 
 @pytest.mark.parametrize(("compression", "codec"), [("lz4", "blosc"), ("zstd", "zstd"), ("none", None)])
@@ -160,7 +176,7 @@ def test_metadata_are_byte_for_byte_what_zarr_writes(version):
             ours = Path("out.zarr", *path.parts[1:])
             if path.parent.name.isdecimal():
                 assert ours.read_bytes() == path.read_bytes(), path
-        show("out.zarr", m, windows)
+        show("out.zarr", {m: windows})
         expected = files(metadata(m, windows))
         assert {name: Path("out.zarr", m.group, name).read_bytes() for name in expected} == expected
 

@@ -241,11 +241,10 @@ class Course:
             sweep(self.plan.store, (folder for kept in image.kept for folder in output.folders(kept.array)))
         if not opened.failed:
             see_background(image, opened.sights)
-        for kept in image.kept:
-            windows = opened.sights.windows(kept.array)
-            output.show(self.plan.store, kept.array, windows)
-            if self.maps is not None:
-                self.maps[kept.array.group] = output.metadata(kept.array, windows)
+        windows = {kept.array: opened.sights.windows(kept.array) for kept in image.kept}
+        output.show(self.plan.store, windows)
+        if self.maps is not None:
+            self.maps |= {array.group: output.metadata(array, shown) for array, shown in windows.items()}
         if finished:
             self.journal.append(
                 {

@@ -186,9 +186,10 @@ def write(
     ], total
 
 
-def show(store: Where, m: MapArray, windows: Sequence[Window]) -> None:
-    """Write what is known of a map when it is made: what to show of it, and its arrays' metadata in one place."""
-    _write(Place.of(store) / m.group, group_files(m, windows, together=True))
+def show(store: Where, maps: Mapping[MapArray, Sequence[Window]]) -> None:
+    """Write what is known of maps when they are made: what to show of them, and their arrays' metadata in one place."""
+    made = {m: group_files(m, windows, together=True) for m, windows in maps.items()}
+    Place.of(store).write_all({f"{m.group}/{name}": data for m, files in made.items() for name, data in files.items()})
 
 
 def metadata(m: MapArray, windows: Sequence[Window]) -> GroupMetadata:
