@@ -268,7 +268,9 @@ def _user_path(data: Any, location: tuple[str | int, ...]) -> tuple[Path, Any]:
     path = [part for part in location if part not in ("(number)", "(list)", "(names)", "[key]")]
     if path[:1] in (["features"], ["layers"]) and len(path) > 2:
         del path[2]  # the form of the feature, the type of the layer
-    for part in path[:-1]:
+    for number, part in enumerate(path[:-1], 1):
+        if not isinstance(data[part], dict | list | tuple):  # one number that stands for a pair
+            return tuple(path[:number]), data
         data = data[part]
     return tuple(path), data
 

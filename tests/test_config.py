@@ -106,6 +106,7 @@ TYPES = [
     ("name: small", "window: '2'", f"8: layers[1].window: {PAIR} '2'"),
     ("name: small", "window: 2.5", f"8: layers[1].window: {PAIR} 2.5"),
     ("name: small", "window: [1, 2, 3]", f"8: layers[1].window: {PAIR} [1, 2, 3]"),
+    ("name: small", "stride: 0", "8: layers[1].stride: should be greater than or equal to 1; found 0"),
     ("name: small", "stride: [1, 0]",
      "8: layers[1].stride[1]: should be greater than or equal to 1; found 0"),
     ("name: small", "stride: [true, 1]", "8: layers[1].stride[0]: should be an integer; found True"),
