@@ -12,7 +12,7 @@ from pipeline.storage.identity import digest
 from pipeline.storage.intact import Intact
 from pipeline.storage.lock import Held, look
 from pipeline.storage.place import Place
-from pipeline.storage.recorded import Records, begun_with, read
+from pipeline.storage.recorded import NONE, Records, begun_with, read
 from pipeline.storage.records import units_in
 from pipeline.storage.unfinished import INGEST, refuse_unfinished
 
@@ -58,7 +58,7 @@ def status(store: str, options: Mapping[str, Any] | None = None) -> Status:
     """Return how far the run of a store is; raises `OutputError` where no run of ours has begun one there."""
     place = Place.of(store, options)
     held, record = _opened(place)
-    done, planned, images = _counted(read(place, _plan(record), begun_with(record), doubt=False))
+    done, planned, images = _counted(read(place, _plan(record), begun_with(record), doubt=NONE))
     beat = held.beat if held else {}
     return Status(
         store=store,
@@ -164,7 +164,7 @@ def _unrecorded(store: Place, record: Mapping[str, Any]) -> Iterator[str]:
     """Say of a complete run what it has no record of."""
     if not record.get("complete"):
         return
-    done, planned, begun = _counted(read(store, _plan(record), begun_with(record), doubt=False))
+    done, planned, begun = _counted(read(store, _plan(record), begun_with(record), doubt=NONE))
     if begun < (images := _images(record)):
         has = "has" if images == 1 else "have"
         yield f"{images - begun} of {counted(images, 'image')} {has} no record: it is missing or damaged"

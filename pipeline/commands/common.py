@@ -54,6 +54,11 @@ def options(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]
         "resume": click.option(
             "--resume", is_flag=True, help="Go on with what an earlier run made: do only what it has no record of."
         ),
+        "checksums": click.option(
+            "--checksums",
+            is_flag=True,
+            help="With --resume: read again what was written, and make anew what is not as its record says.",
+        ),
         "storage": click.option(
             "--storage-option",
             multiple=True,

@@ -21,7 +21,7 @@ TOLD = 20
     metavar="FILE.html",
     help="Write Dask's report on how the workers spent their time. [extra: dashboard]",
 )
-@options("memory", "kernel", "missing", "resume", "overwrite", "set", "storage", "allow", "json", "quiet")
+@options("memory", "kernel", "missing", "resume", "checksums", "overwrite", "set", "storage", "allow", "json", "quiet")
 def run(
     config: str,
     cluster: str,
@@ -31,6 +31,7 @@ def run(
     kernel: str | None,
     missing: str | None,
     resume: bool,
+    checksums: bool,
     overwrite: bool,
     settings: tuple[str, ...],
     as_json: bool,
@@ -59,6 +60,7 @@ def run(
             workers,
             overwrite=overwrite,
             resume=resume,
+            checksums=checksums,
             progress=progress,
             performance_report=performance_report,
         )

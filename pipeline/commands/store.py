@@ -32,7 +32,10 @@ def verify(
     found = check(job.output.store) if checksums else pipeline.verify(job, windows=windows, seed=seed)
     show(found, as_json=as_json, quiet=quiet)
     if not found.passed:
-        told = f"{job.output.store} is not what it should be; make it anew with 'haloflow run --overwrite'"
+        remedy = "make it anew with 'haloflow run --overwrite'"
+        if checksums:
+            remedy = "'haloflow run --resume --checksums' makes anew what was damaged"
+        told = f"{job.output.store} is not what it should be; {remedy}"
         if isinstance(found, pipeline.Verification) and found.config:
             told = f"{job.output.store} was made with another config; verify it with that one, or the same --set"
         raise RunError(f"{found}\n{told}" if as_json or quiet else told)

@@ -33,7 +33,7 @@ from pipeline.storage.identity import differences, digest
 from pipeline.storage.images import RESERVED, digest_of
 from pipeline.storage.lock import acquire, look
 from pipeline.storage.place import Place
-from pipeline.storage.recorded import SINCE, Records, begun_with, read
+from pipeline.storage.recorded import ALL, PAST, SINCE, Records, begun_with, read
 from pipeline.storage.tablefiles import NOTED
 
 Execute = Callable[..., Iterator[Outcome]]
@@ -53,6 +53,7 @@ def run(
     *,
     overwrite: bool = False,
     resume: bool = False,
+    checksums: bool = False,
     progress: Callable[[Event], None] | None = None,
     performance_report: str | Path | None = None,
 ) -> Report:
@@ -72,6 +73,8 @@ def run(
         Replace the output store if an earlier run of ours stands there.
     resume
         Go on with the output store if an earlier run of ours stands there: make only what it has no record of.
+    checksums
+        With ``resume``: read again all that the records name, and make anew what is not as it was written.
     progress
         Called with the events of `pipeline.execute.watching`, as they come: when the work begins, after each task, and
         so on.
@@ -97,9 +100,11 @@ def run(
     if progress is not None and not callable(progress):
         raise TypeError(f"progress: expected a function of an event, not {progress!r}")
     workers = None if workers is None else whole_number("workers", workers)
-    yes_or_no(overwrite=overwrite, resume=resume)
+    yes_or_no(overwrite=overwrite, resume=resume, checksums=checksums)
     if overwrite and resume:
         raise OutputError("--overwrite begins anew and --resume goes on: give one of them")
+    if checksums and not resume:
+        raise OutputError("--checksums looks at what an earlier run made: give --resume, too")
     where = None if cluster == "serial" else manager(cluster)
     name = cluster if isinstance(cluster, str) else cluster.scheduler.address
     crews.check(performance_report, name)
@@ -109,7 +114,7 @@ def run(
     fresh = not target.exists(plan.store)
     makes = plan.store.is_local and not plan.store.exists()
     before = target.begun(plan.store) if resume and not fresh else None
-    found = _found(plan, before) if before else None
+    found = _found(plan, before, checksums=checksums) if before else None
     try:
         lock = acquire(plan.store)
     except OSError as error:
@@ -185,13 +190,13 @@ def _begun(plan: Plan) -> dict[str, Any]:
     return _record(plan, kinds)
 
 
-def _found(plan: Plan, before: Mapping[str, Any]) -> Records:
+def _found(plan: Plan, before: Mapping[str, Any], *, checksums: bool) -> Records:
     """Return what an earlier run has done; raises `OutputError` where this one would make something else."""
     changed = differences(before.get("identity", {}), plan.identity) or _other_kernels(plan, before)
     if changed:
         listed = "".join(f"\n  {line}" for line in changed[:20])
         raise OutputError(f"output.store: {plan.store} was begun by a run that differs; {ANEW}:{listed}")
-    found = read(plan.store, digest(plan.identity), begun_with(before))
+    found = read(plan.store, digest(plan.identity), begun_with(before), doubt=ALL if checksums else PAST)
     begun = {event["image"]: event for event in found.events}
     # In a bucket that note may come after a second of work, and without it nobody knows which input was read.
     found.images = {name: recorded for name, recorded in found.images.items() if name in begun}

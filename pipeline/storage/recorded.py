@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from math import prod
-from typing import Any
+from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -206,15 +206,23 @@ def begun_with(record: Mapping[str, Any]) -> int:
     return since if isinstance(since, int) else 0
 
 
-def read(store: Place, plan: str, since: int = 0, *, doubt: bool = True) -> Records:
+NONE: Final = "none"
+PAST: Final = "past"
+ALL: Final = "all"
+"""Of which records it is in doubt whether the data are what they say: those of a boot that is over, or all."""
+
+Doubt = Literal["none", "past", "all"]
+
+
+def read(store: Place, plan: str, since: int = 0, *, doubt: Doubt = PAST) -> Records:
     """Return the records of a store that hold for a plan; what is torn or of another plan counts for nothing.
 
-    Records of a boot that is over are left out where the data are not what they say, unless told not to doubt; and no
-    image is finished of which records are gone, or what says what it should have of them.
+    Those that are in doubt are left out where the data are not what they say; and no image is finished of which records
+    are gone, or what says what it should have of them.
     """
     found, intact = Records(), Intact(store)
     for _, header, frames, _ in segments_of(store, plan, since):
-        doubtful = doubt and _is_over(header.get("boot"))
+        doubtful = doubt == ALL or (doubt == PAST and _is_over(header.get("boot")))
         for frame in frames:
             if isinstance(frame, dict):
                 found.note(frame, doubtful=doubtful)
