@@ -10,6 +10,7 @@ from pipeline.errors import HaloflowError, InputError
 from pipeline.kinds import images_of
 from pipeline.storage.images import RESERVED, open_image
 from pipeline.storage.place import Place
+from pipeline.storage.tablefiles import noted_in
 
 
 def inspect(path: str, options: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -51,8 +52,8 @@ def _store(path: str, record: dict[str, Any]) -> dict[str, Any]:
         "maps": maps,
         "inputs": record["plan"]["inputs"],
         "made_as": record["plan"]["store"],
-        "tables": list((record.get("report") or {}).get("tables", [])),
-        "report": record.get("report"),
+        "tables": [str(Place.of(path) / key) for key in noted_in(record)],
+        "report": {**report} if (report := record.get("report")) else None,
     }
 
 

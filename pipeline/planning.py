@@ -68,11 +68,10 @@ class ImagePlan:
         """What the user should know of the image, a line each."""
         if not self.source.scaled:
             return ()
-        told = ", ".join(f"{name} {number:g}" for name, number in self.source.scaled)
         return (
-            f"its attributes say what its numbers stand for ({told}), and they are taken as they are stored: set "
-            "input.black and input.white to the numbers that mean -1 and +1, or store what they stand for, as maps of "
-            "dtype float32 do",
+            f"its attributes say what its numbers stand for ({self.source.standing_for}), and they are taken as they "
+            "are stored: set input.black and input.white to the numbers that mean -1 and +1, or store what they stand "
+            "for, as maps of dtype float32 do",
         )
 
     @property

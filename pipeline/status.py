@@ -116,7 +116,9 @@ class Checked:
     store: str
     units: int
     bytes: int
+    """Of the write units."""
     faults: tuple[str, ...]
+    tables: int = 0
 
     @property
     def passed(self) -> bool:
@@ -129,7 +131,8 @@ class Checked:
 
     def __str__(self) -> str:
         verdict = "all as written" if self.passed else f"{len(self.faults)} NOT as written"
-        lines = [f"{self.store}: {self.units} write units, {size(self.bytes)} read again: {verdict}"]
+        tables = f" and {counted(self.tables, 'table')}" if self.tables else ""
+        lines = [f"{self.store}: {self.units} write units, {size(self.bytes)}{tables} read again: {verdict}"]
         return "\n".join([*lines, *self.faults])
 
 
@@ -142,7 +145,7 @@ def check(store: Place) -> Checked:
     if not record:
         raise OutputError(f"{store}: its record of the run is missing or damaged, so nothing of it can be checked")
     plan, since, stored = _plan(record), begun_with(record), Intact(store)
-    count = total = 0
+    count, total, noted = 0, 0, tablefiles.noted_in(record)
     faults: dict[str, str] = {}
     for units in units_in(store, plan, since):
         count, total = count + len(units.sizes), total + sum(units.sizes)
@@ -156,7 +159,8 @@ def check(store: Place) -> Checked:
         str(store),
         count,
         total,
-        (*faults.values(), *_unrecorded(store, record), *tablefiles.faults(store, tablefiles.noted_in(record))),
+        (*faults.values(), *_unrecorded(store, record), *tablefiles.faults(store, noted)),
+        len(noted),
     )
 
 

@@ -19,6 +19,7 @@ from pipeline.execute.watching import Event, ImageDone, Progress, Started
 from pipeline.status import status
 from pipeline.storage import place, target
 from pipeline.storage.place import Place
+from pipeline.storage.records import Segment
 
 
 def test_a_store_is_not_complete_where_an_image_was_begun_and_has_not_ended(
@@ -131,3 +132,24 @@ def test_arguments_of_another_type_are_refused_before_a_store_is_replaced(
         pipeline.run(plan, "threads", overwrite=True, **words)
     assert status("maps.zarr").state == "complete"
     assert pipeline.run(plan, "serial", resume=True).complete
+
+
+def test_where_no_record_can_be_written_the_store_is_named_and_no_pixel_counts(
+    small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append = Segment.append
+
+    def full(segment: Segment, frame: Any) -> None:
+        if isinstance(frame, list):  # of a task
+            raise OSError(errno.ENOSPC, "No space left on device")
+        append(segment, frame)
+
+    monkeypatch.setattr(Segment, "append", full)
+    report = pipeline.run(pipeline.plan(pipeline.load("config.yaml")), "serial")
+    (failed,) = report.failed
+    assert failed == (
+        "failed: image.zarr, task 0 at input pixel (0, 0): maps.zarr cannot be written: No space left on device; mend "
+        "that, and run again with --resume"
+    )
+    assert "0 of 1 task done" in str(report)
+    assert ", 0.0 a second;" in str(report)

@@ -49,6 +49,29 @@ def write(path, values, crs, affine):
         file.descriptions = [f"band <{n}>" for n in range(len(values))]
 
 
+@pytest.mark.parametrize(
+    ("text", "dtype", "expected"),
+    [
+        ("-9999", "float32", -9999.0),
+        ("-9999", "float16", -10000.0),
+        ("-3.4e38", "float32", float(np.float32(-3.4e38))),
+        ("-9999\0junk", "int16", -9999),
+        ("4294967295", "uint32", 2**32 - 1),
+        ("18446744073709551615", "uint64", 2**64 - 1),
+        ("-32768.0", "int16", -32768),
+        *((text, "uint16", None) for text in ("-9999", "65536", "255.5", "inf", "1e400", "", "none", "nan")),
+        *((text, "float32", None) for text in ("nan", "1e39", "", "9 9")),
+        ("1", "bool", None),
+    ],
+)
+def test_nodata_is_a_pixel_or_none(text, dtype, expected):
+    tag = type("Tag", (), {"value": text})
+    page = type("Page", (), {"tags": {42113: tag}})
+    assert earth.nodata_of(page, dtype) == expected
+    page.tags = {}
+    assert earth.nodata_of(page, dtype) is None
+
+
 @pytest.mark.parametrize("number", [-3.4e38, -9999.0])
 def test_nodata_is_told_and_is_nothing_to_look_at(tmp_path, number):
     crs, affine = GRIDS["utm"]
@@ -59,7 +82,7 @@ def test_nodata_is_told_and_is_nothing_to_look_at(tmp_path, number):
         file.nodata = float(np.float32(number))
     made = ingest(tmp_path / "a.tif", tmp_path / "a.zarr", chunks=32)
     (note,) = made.notes
-    assert f"names {number:g} as nodata, and it is kept" in note
+    assert f"names {'-3.4e+38' if number < -1e9 else -9999} as nodata, and it is kept" in note
     group = zarr.open_group(tmp_path / "a.zarr", mode="r")
     assert np.array_equal(group["0"][:], values)
     window = group.attrs["ome"]["omero"]["channels"][0]["window"]

@@ -133,6 +133,7 @@ def test_refusals_leave_nothing(tmp_path, stack):
         ("none/b.tif", {}, OutputError, "no folder"),
         ("b.tif", {"channels": ["GFP"]}, InputError, "no channel 'GFP'; it has DAPI, 488"),
         ("b.tif", {"channels": [2]}, InputError, "no channel 2"),
+        ("b.tif", {"window": (0, 1)}, OutputError, "only a PNG shows numbers between black and white; leave"),
         ("b.tif", {"region": ((0, 602), (0, 1))}, InputError, "y 0:602 .* 0:601"),
         ("b.tif", {"region": ((0, 1), (9, 9))}, InputError, "x 9:9"),
         ("b.tif", {"level": 1}, InputError, "level 1"),
@@ -221,4 +222,8 @@ def test_numbers_that_stand_for_others_are_told(tmp_path, suffix):
     made = export(str(tmp_path / "a.zarr"), tmp_path / f"a{suffix}")
     told = "holds the numbers as they are stored, which stand for others: scale_factor 0.5, add_offset 1, missing_value"
     assert any(f"{tmp_path / 'a'}{suffix}: {told} -128" == note for note in made.notes)
-    assert export(str(tmp_path / "a.zarr"), tmp_path / "a.png", window=(0, 9)).notes == ()
+    assert export(str(tmp_path / "a.zarr"), tmp_path / "a.png").notes == ()
+    told = told.replace("holds the numbers", "black and white are numbers")
+    assert export(str(tmp_path / "a.zarr"), tmp_path / "b.png", window=(0, 9)).notes == (
+        f"{tmp_path / 'b.png'}: {told} -128",
+    )

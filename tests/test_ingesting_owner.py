@@ -12,6 +12,7 @@ import tifffile
 
 from pipeline.errors import InputError, OutputError, RunError
 from pipeline.ingesting.ingest import ingest
+from pipeline.ingesting.layout import Layout
 from pipeline.storage import lock
 from pipeline.storage.images import open_image
 from pipeline.storage.place import Place
@@ -92,4 +93,20 @@ def test_one_that_was_taken_over_ends(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="unfinished ingest"):
         open_image(str(tmp_path / "a.zarr"))
     again(tmp_path, memory=20_000, resume=True)
+    holds(tmp_path / "a.zarr", tifffile.imread(tmp_path / "a.tif")[None])
+
+
+def test_a_disk_that_is_full_from_the_beginning_leaves_nothing_in_the_way(tmp_path, monkeypatch):
+    tifffile.imwrite(tmp_path / "a.tif", noise(20, 30))
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Layout, "create", full)
+        with pytest.raises(OutputError, match=r"a\.zarr cannot be written: .*No space left"):
+            ingest(tmp_path / "a.tif", tmp_path / "a.zarr")
+    assert not (tmp_path / "a.zarr").exists()
+    (tmp_path / "a.zarr").mkdir()  # which is what is left where not even the first file can be written
+    ingest(tmp_path / "a.tif", tmp_path / "a.zarr")
     holds(tmp_path / "a.zarr", tifffile.imread(tmp_path / "a.tif")[None])

@@ -48,3 +48,16 @@ def test_a_damaged_record_is_said_to_be_one(small: Path, haloflow: Call, place: 
     assert (code, out, err) == (2, "", "error: maps.zarr: its record of the run is damaged\n")
     code, _, err = haloflow("verify", "config.yaml")
     assert (code, err) == (0, "")
+
+
+def test_tables_are_where_the_store_is_now_and_are_read_again(small: Path, haloflow: Call) -> None:
+    words = ("--set", "output.summaries={layers: [pool]}", "--set", "output.layers=[]")
+    assert haloflow(*RUN, *words)[0] == 0
+    code, out, _ = haloflow("verify", "config.yaml", *words, "--checksums")
+    assert (code, out) == (0, "maps.zarr: 0 write units, 0 B and 1 table read again: all as written\n")
+    shutil.move("maps.zarr", "elsewhere.zarr")
+    told = json.loads(haloflow("info", "elsewhere.zarr", "--json")[1])
+    (table,) = told["tables"]
+    assert Path(table).is_file()
+    assert table.startswith("elsewhere.zarr/")
+    assert f"  table {table}\n" in haloflow("info", "elsewhere.zarr")[1]

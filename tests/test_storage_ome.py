@@ -204,3 +204,27 @@ def test_zeros_are_no_missing_pixels_and_empty_space_has_its_value_in_both_versi
         assert pipeline.run(pipeline.plan(pipeline.load(config)), "serial").complete
         with xr.open_zarr(store, group="image/normalise") as found:
             np.testing.assert_array_equal(found["0"].values[0], array[:])
+
+
+@pytest.mark.parametrize("odd", [np.inf, -np.inf, np.nan])
+def test_a_pixel_that_is_not_finite_leaves_the_contrast(tmp_path: Path, odd: float) -> None:
+    """Of two channels: that of the one without it is the same as if there were none."""
+    values = np.random.default_rng(6).normal(300, 50, (2, 60, 64)).astype(np.float32)
+    shown = {}
+    for name in ("plain", "odd"):
+        if name == "odd":
+            values[0, 7, 7] = odd
+        zarr.create_array(tmp_path / f"{name}.zarr", data=values, chunks=(1, 32, 32))
+        config = {
+            "input": {"images": str(tmp_path / f"{name}.zarr"), "black": 0, "white": 1},
+            "layers": [{"type": "leaky_relu"}],
+            "output": {"store": str(tmp_path / f"{name}-maps.zarr")},
+        }
+        assert pipeline.run(pipeline.plan(pipeline.load(config)), "serial").complete
+        group = zarr.open_group(tmp_path / f"{name}-maps.zarr/{name}/leaky_relu", mode="r")
+        shown[name] = [channel["window"] for channel in group.attrs["ome"]["omero"]["channels"]]
+    assert shown["plain"][1]["end"] > 400
+    for plain, found in zip(shown["plain"], shown["odd"], strict=True):
+        assert (found["start"], found["end"]) == pytest.approx((plain["start"], plain["end"]), rel=0.02)
+        assert plain["min"] <= found["min"] <= found["start"]
+        assert found["end"] <= found["max"] <= plain["max"]

@@ -57,7 +57,8 @@ class Report:
         }
 
     def __str__(self) -> str:
-        rate = self.pixels / 1e6 / max(self.seconds, 1e-9)
+        made = self.pixels * (self.done - self.resumed) / max(1, self.tasks)
+        rate = made / 1e6 / max(self.seconds, 1e-9)
         before = f" ({self.resumed} of them before)" if self.resumed else ""
         lines = [
             f"{self.done} of {counted(self.tasks, 'task')} done{before} in {self.seconds:.1f} s: "

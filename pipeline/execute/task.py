@@ -3,6 +3,7 @@
 import time
 from dataclasses import dataclass, replace
 
+from pipeline.errors import writing_to
 from pipeline.execute.compute import compute
 from pipeline.geometry import is_empty, pixels
 from pipeline.given import Raw
@@ -53,7 +54,8 @@ def _make_level(plan: LevelPlan, image: int, block: int, cache: ChunkCache, segm
     started = time.perf_counter()
     plane, place = plan.at(block)
     units, read, written = make(plan.store, plan.array, plan.level, place, cache, plane, segment.check)
-    segment.append([units])
+    with writing_to(plan.store):
+        segment.append([units])
     return Done(image, block, time.perf_counter() - started, read, written, ())
 
 
@@ -83,6 +85,7 @@ def _make_block(plan: ImagePlan, image: int, block: int, cache: ChunkCache, segm
         written.append(replace(units[0], sight=one.stored.sight if one.stored else None, found=found))
         written += units[1:]
         given += size
-    segment.append(written)
+    with writing_to(plan.store):
+        segment.append(written)
     sights = tuple(one.stored.sight for one in made if one.stored)
     return Done(image, block, time.perf_counter() - started, taken, given, sights)

@@ -122,6 +122,8 @@ def export(
     writer = WRITERS.get(out.suffix.lower())
     if writer is None:
         raise OutputError(f"{path}: files of this ending cannot be written; expected {', '.join(WRITERS)}")
+    if window is not None and out.suffix.lower() != ".png":
+        raise OutputError(f"{path}: only a PNG shows numbers between black and white; leave the window out")
     check_file(out, overwrite=overwrite)
     place = Place.of(str(image), storage_options)
     source = _opened(place, level)
@@ -141,9 +143,9 @@ def export(
     dtype = "uint8" if out.suffix.lower() == ".png" else source.dtype
     if out.suffix.lower().startswith(".tif") and source.geo is None and isinstance(attributes.get(KEY), dict):
         notes += (f"{path}: its place on Earth is left out, for its attribute {KEY!r} cannot be used",)
-    if source.scaled and out.suffix.lower() != ".png":
-        told = ", ".join(f"{name} {number:g}" for name, number in source.scaled)
-        notes += (f"{path}: holds the numbers as they are stored, which stand for others: {told}",)
+    if source.scaled and (given or out.suffix.lower() != ".png"):
+        what = "black and white are" if given else "holds the"
+        notes += (f"{path}: {what} numbers as they are stored, which stand for others: {source.standing_for}",)
     if not _is_whole(str(image), storage_options):
         notes = (f"{image}: its run is not complete: what is missing looks like empty space", *notes)
     return Exported(str(path), source.channels, selected.shape, dtype, out.stat().st_size, notes)

@@ -46,7 +46,11 @@ class Work:
             self.place.delete()
             if not self.place.create("zarr.json", json.dumps(head).encode()):
                 raise OutputError(f"{self.store} was made meanwhile by another program; name another place")
-            self.layout.create(self.place / ARRAY, {INGEST: mark})
+            try:
+                self.layout.create(self.place / ARRAY, {INGEST: mark})
+            except OSError:
+                self.place.delete()
+                raise
 
     def resume(self, told: dict[str, Any], identity: dict[str, Any]) -> dict[int, Done]:
         """Return what is done, having checked that it is the same ingest."""

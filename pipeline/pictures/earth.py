@@ -7,10 +7,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from pipeline.storage.geo import KEY, placed
 
 _TAGS = (34735, 33550, 34264)
 """GeoKeyDirectory, ModelPixelScale, ModelTransformation: one of them makes a TIFF a GeoTIFF."""
+_NODATA = 42113
 _UNITS = {"metre": "meter", "meter": "meter", "foot": "foot", "kilometre": "kilometer"}
 
 
@@ -70,3 +73,31 @@ def located(tif: Any, source: Path, path: str) -> Located:
         attributes=attributes,
         channels=channels,
     )
+
+
+def nodata_of(page: Any, dtype: str) -> np.generic | None:
+    """Return the pixel that stands for no data; None where no pixel does, or NaN, which is none anywhere.
+
+    GDAL writes the number as text, which need not be what the type has: of float32 -3.4e38 is what is near it.
+    """
+    kind = np.dtype(dtype)
+    try:
+        text = str(page.tags[_NODATA].value).partition("\0")[0]
+        if kind.kind in "iu":
+            pixel: np.generic = kind.type(_whole(text))
+        else:
+            with np.errstate(over="raise"):
+                pixel = kind.type(float(text))
+    except (KeyError, ValueError, OverflowError, FloatingPointError):
+        return None
+    return None if kind.kind not in "iuf" or pixel != pixel else pixel  # noqa: PLR0124 - NaN alone is not itself
+
+
+def _whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        number = float(text)
+    if not number.is_integer():
+        raise ValueError(f"{text} is not whole")
+    return int(number)

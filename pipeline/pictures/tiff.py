@@ -19,13 +19,12 @@ from pipeline.describe import size
 from pipeline.errors import InputError
 from pipeline.pictures.base import GREY_ALPHA, Block, Format, Opening, Picture, names, reading
 from pipeline.pictures.described import described
-from pipeline.pictures.earth import located
+from pipeline.pictures.earth import located, nodata_of
 from pipeline.pixels import stored_dtype
 
 _STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _JPEGS = (6, 7, 33007, 34892)  # TIFF's numbers for the compressions whose YCbCr tifffile turns into RGB
 _PRIVATE = 32768  # the first of TIFF's private tags, on which no pixel depends
-_GDAL_NODATA = 42113
 _UNNAMED = "IQ"  # tifffile's axes of pages of which the file does not say what they are
 
 
@@ -114,10 +113,11 @@ def _picture(tif: Any, source: Path, opening: Opening) -> Picture:
     plain = GREY_ALPHA if alpha and samples == 2 else names(samples, colour=coloured, alpha=alpha)
     bands = axes.extent("C") if axes.extent("C") > 1 else len(plain)
     others = len(tif.series) - 1
-    nodata = _nodata(page, dtype)
+    nodata = nodata_of(page, dtype)
     notes = [f"{path}: holds {others} more images, which are left out"] if others else []
     if nodata is not None:
-        notes.append(f"{path}: names {nodata:g} as nodata, and it is kept: layers take it for a number like others")
+        named = str(nodata).removesuffix(".0")
+        notes.append(f"{path}: names {named} as nodata, and it is kept: layers take it for a number like others")
     return Picture(
         channels=_channels(where.channels if len(where.channels) == bands else told.channels, axes, plain),
         extents=(axes.extent("Y"), axes.extent("X")),
@@ -133,23 +133,9 @@ def _picture(tif: Any, source: Path, opening: Opening) -> Picture:
         units={axis: unit for axis, unit in told.units.items() if axis not in where.scale} | where.units,
         attributes=where.attributes,
         missing=missing,
-        nodata=nodata,
+        nodata=None if nodata is None else float(nodata),
         notes=(*notes, *where.notes),
     )
-
-
-def _nodata(page: Any, dtype: str) -> float | None:
-    """Return the number that stands for no data, as pixels have it: -3.4e38 is in text what is near it in float32.
-
-    None where the file names none, or NaN, which is none anywhere, or what no pixel can be.
-    """
-    try:
-        number = float(page.tags[_GDAL_NODATA].value)
-        with np.errstate(over="raise"):
-            pixel = float(np.float32(number)) if dtype == "float32" else number
-    except (KeyError, TypeError, ValueError, FloatingPointError):
-        return None
-    return None if math.isnan(pixel) else pixel
 
 
 def _channels(told: tuple[str, ...], axes: _Axes, samples: tuple[str, ...]) -> tuple[str, ...]:

@@ -26,15 +26,21 @@ class Window:
     def of(cls, low: float, high: float, start: float | None = None, end: float | None = None) -> "Window":
         """Return a window of some width within finite numbers; by default all of the range is shown.
 
+        Where the range has no finite end, what is shown has.
+
         >>> Window.of(0, 10, 2, 2), Window.of(3, 3)
         (Window(low=0, high=10, start=0, end=10), Window(low=3, high=4.0, start=3, end=4.0))
+        >>> Window.of(0, math.inf, 2, 5)
+        Window(low=0, high=5, start=2, end=5)
         """
-        if not (math.isfinite(low) and math.isfinite(high)):
-            low, high = 0.0, 1.0
-        if not low < high:
-            high = low + max(1.0, abs(low) * 1e-6)
-        inside = start is not None and end is not None and low <= start < end <= high
-        return cls(low, high, start, end) if inside else cls(low, high, low, high)  # type: ignore[arg-type]
+        least, most = low if math.isfinite(low) else start, high if math.isfinite(high) else end
+        if least is None or most is None:
+            least, most = 0.0, 1.0
+        if not least < most:
+            most = least + max(1.0, abs(least) * 1e-6)
+        if start is None or end is None or not least <= start < end <= most:
+            start, end = least, most
+        return cls(least, most, start, end)
 
     def to_dict(self) -> dict[str, float]:
         """Return the window as it stands in OME-Zarr's metadata."""

@@ -116,6 +116,11 @@ class Source:
         return replace(self, name="", path="", array=Place("file", ""), digest="", fill=None), repr(self.fill)
 
     @property
+    def standing_for(self) -> str:
+        """What its attributes say that stored numbers stand for; empty where that is themselves."""
+        return ", ".join(f"{name} {number!r}".removesuffix(".0") for name, number in self.scaled)
+
+    @property
     def planes(self) -> int:
         """The number of planes (y, x), each of all channels."""
         return math.prod(axis.extent for axis in self.outer)
