@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 PACKAGES = ("haloflow", "numpy", "zarr", "dask", "distributed", "numcodecs", "scipy", "numba", "onnxruntime")
 """What must be of one version on client and workers: what speaks between them, and what decides the bits."""
 
+ANSWER = 60.0
+"""Seconds that workers may take to answer before a run: they may have to load what they are asked about."""
+
 _LIKE_HERE: "WeakKeyDictionary[Client, frozenset[str]]" = WeakKeyDictionary()
 """The workers of each client that have what is here: a process keeps what it has loaded, so it is asked once."""
 
@@ -69,11 +72,13 @@ def agree(client: "Client", name: str, workers: Iterable[str]) -> None:
         return
     try:
         # One question where they have what is here, and one for each package to learn what they have else.
-        answers = client.run(own, on_error="return")
+        answers = client.sync(_ask_all, client, callback_timeout=ANSWER)
         if all(answer == mine for answer in answers.values()):
             _LIKE_HERE[client] = frozenset(answers)
             return
         theirs = versions(lambda function: client.run(function, on_error="return"))
+    except TimeoutError:
+        raise ClusterError(f"--cluster {name}: {silent(client)} does not answer; end it, and run again") from None
     except Exception as error:  # noqa: BLE001 - whatever versions that do not understand each other make of it
         raise ClusterError(f"--cluster {name}: its workers do not answer ({explain(error)})") from None
     found: dict[str, list[str]] = {}
@@ -87,6 +92,16 @@ def agree(client: "Client", name: str, workers: Iterable[str]) -> None:
             for what, those in found.items()
         ]
         raise ClusterError("\n".join([*lines, "install the same versions on the workers as here"]))
+
+
+async def _ask_all(client: "Client") -> dict[str, Any]:
+    return dict(await client.run(own, on_error="return"))
+
+
+def silent(client: "Client") -> str:
+    """Return in words which worker has not been heard of for the longest time."""
+    workers = client.scheduler_info(n_workers=-1)["workers"]
+    return f"the worker {min(workers, key=lambda worker: workers[worker]['last_seen'])}" if workers else "a worker"
 
 
 def latecomers(client: "Client", workers: Iterable[str], patience: float) -> dict[str, list[str]]:

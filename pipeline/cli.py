@@ -67,6 +67,14 @@ def main() -> None:
         for line in str(error).splitlines():
             click.echo(f"error: {line}", err=True)
         code = error.exit_code
+    except ImportError as error:
+        # A signal that comes while a compiled package is loaded comes out as an error of that.
+        cause = error.__cause__ or error.__context__
+        if isinstance(cause, KeyboardInterrupt):
+            _end_at_once("interrupted", 130)
+        if isinstance(cause, _Terminated):
+            _end_at_once("terminated", 143)
+        raise
     except (KeyboardInterrupt, click.Abort):
         _end_at_once("interrupted", 130)
     except _Terminated:

@@ -138,6 +138,7 @@ def image_dict(image: "ImagePlan") -> dict[str, Any]:
         "extents": list(image.source.extents),
         "chunks": list(image.source.chunks),
         "missing_chunks": image.missing,
+        "sharded": image.source.unit != image.source.grain,
         "fill": image.source.fill,
         "dtype": image.source.dtype,
         "black": image.scale.ends[0],
@@ -146,7 +147,7 @@ def image_dict(image: "ImagePlan") -> dict[str, Any]:
         "layers": layers,
         "receptive_field": [w.span for w in composed],
         "stride": [w.stride for w in composed],
-        "halo": [w.span - w.stride for w in composed],
+        "halo": [max(0, w.span - w.stride) for w in composed],
         "kept": [
             {
                 "layer": k.array.layer,
@@ -237,7 +238,8 @@ def _missing(image: dict[str, Any]) -> str:
     value = "the fill value" if image["fill"] is None else f"the fill value, {image['fill']:g}"
     if image["missing_chunks"] is None:
         return f"it is not known which chunks are stored; those that are not are {value}"
-    return f"{image['missing_chunks']} chunks are not stored: {value}"
+    count, unit = image["missing_chunks"], "shard" if image["sharded"] else "chunk"
+    return f"{counted(count, unit)} {'is' if count == 1 else 'are'} not stored: {value}"
 
 
 def _are_named(channels: Sequence[str]) -> bool:

@@ -19,7 +19,7 @@ from enum import StrEnum
 from math import prod
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@dataclass(frozen=True, slots=True)
 class Interval:
     """The pixels ``start, …, stop - 1`` of one axis; empty when ``stop <= start``."""
 

@@ -94,3 +94,16 @@ def test_a_run_says_at_its_end_what_its_images_note_each_once(tmp_path, monkeypa
         assert numbers in note
         assert f"note: {note}" in str(report).splitlines()
     assert report.to_dict()["notes"] == list(report.notes)
+
+
+def test_a_stride_beyond_the_window_has_no_halo_and_one_shard_is_one(tmp_path):
+    image = zarr.create_array(tmp_path / "i.zarr", shape=(64, 64), shards=(32, 32), chunks=(16, 16), dtype="uint8")
+    image[:32] = image[32:, :32] = 1
+    config = {
+        "input": {"images": str(tmp_path / "i.zarr")},
+        "layers": [{"type": "pool", "window": 2, "stride": 5}],
+        "output": {"store": str(tmp_path / "o.zarr")},
+    }
+    plan = pipeline.plan(pipeline.load(config))
+    assert "  halo      0 × 0 input pixels" in str(plan)
+    assert "1 shard is not stored: the fill value, 0" in str(plan)

@@ -99,8 +99,11 @@ def test_png_shows_each_colour_as_the_image_says(tmp_path):
     group.attrs["ome"] = {"version": "0.5", "multiscales": scales, "omero": {"channels": shown}}
     export(str(tmp_path / "a.zarr"), tmp_path / "a.png")
     found = np.moveaxis(np.asarray(PIL.Image.open(tmp_path / "a.png")), -1, 0)
-    for colour, plane, (low, high) in zip(found, values, windows, strict=True):
-        assert np.array_equal(colour, np.rint(np.clip((plane - float(low)) / (high - low), 0, 1) * 255))
+    for number, (colour, plane, (low, high)) in enumerate(zip(found, values, windows, strict=True)):
+        expected = np.rint(np.clip((plane - float(low)) / (high - low), 0, 1) * 255)
+        assert np.array_equal(colour, expected)
+        export(str(tmp_path / "a.zarr"), tmp_path / "one.png", channels=[number], overwrite=True)
+        assert np.array_equal(np.asarray(PIL.Image.open(tmp_path / "one.png")), expected)
 
 
 def test_png_shows_what_the_image_says(tmp_path):

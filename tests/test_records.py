@@ -1,10 +1,13 @@
 """Records where there are no files: each write is an object, and little work waits for one."""
 
+import errno
+import os
 from io import BytesIO
 
 import pytest
 
 from pipeline.storage import records
+from pipeline.storage.place import Place
 from pipeline.storage.records import Segments, Units, frames_of
 
 
@@ -69,3 +72,23 @@ def test_what_waits_is_written_after_a_while_without_a_further_record(monkeypatc
     monkeypatch.setattr(records, "WAIT", 0.0)
     segment.keep_up()
     assert read(bucket) == [[[units(0)]]]
+
+
+def test_what_was_half_written_of_a_file_hides_nothing_that_follows(tmp_path, monkeypatch):
+    (tmp_path / records.FOLDER).mkdir(parents=True)
+    segment = Segments(Place.of(str(tmp_path)), "plan", 1).begin()
+    segment.append([units(0)])
+
+    def half(file, data):
+        os.write(file, data[: len(data) // 2])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(records, "write_to", half)
+        with pytest.raises(OSError, match="No space left"):
+            segment.append([units(1)])
+    segment.append([units(2)])
+    segment.close()
+    (path,) = (tmp_path / records.FOLDER).iterdir()
+    _, *frames = frames_of(BytesIO(path.read_bytes()), "here")
+    assert [Units.unpack(packed) for frame in frames for packed in frame] == [units(0), units(2)]

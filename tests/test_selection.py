@@ -227,3 +227,26 @@ def test_a_crop_of_what_is_not_there_names_the_feature(folder: Path, selection: 
 def test_a_crop_has_one_plane(folder: Path) -> None:
     with pytest.raises(ConfigError, match=r"features\.cut\.crop\.z: should be an integer; found \[0, 2\]"):
         cut(folder, z=[0, 2])
+
+
+@pytest.mark.parametrize("cluster", ["serial", "threads"])
+def test_a_region_between_chunks_is_made_block_by_block_as_the_image_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cluster: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("pipeline.planner.TASK_PIXELS", 0)
+    image = np.random.default_rng(4).integers(0, 255, (300, 300), np.uint8)
+    zarr.create_array("i.zarr", data=image, chunks=(32, 32))
+    zarr.create_array("part/i.zarr", data=image[5:290, 7:283], chunks=(32, 32))
+    found = []
+    for given in ({"images": "i.zarr", "region": {"y": [5, 290], "x": [7, 283]}}, {"images": "part/i.zarr"}):
+        config = {
+            "input": given,
+            "features": {"edge": {"rows": [[1, -2, 4], [0, 3, 5], [-7, 1, 2]]}},
+            "layers": [{"type": "convolution", "features": ["edge"]}],
+            "output": {"store": f"{len(found)}.zarr", "chunks": 32},
+        }
+        report = pipeline.run(pipeline.plan(pipeline.load(config)), cluster)
+        assert (report.complete, report.tasks) == (True, 81), report.failed
+        found.append(zarr.open_array(f"{len(found)}.zarr/i/convolution/0", mode="r")[:])
+    assert np.array_equal(*found)

@@ -191,3 +191,13 @@ def test_a_run_over_a_faulty_server_gives_the_bits_of_a_local_one(server, folder
     kinds = itertools.cycle(["500", None, "reset", None, "cut", None, "429", None])
     server.harm = lambda *_: next(kinds)
     assert made(f"{server.url}/image.zarr", tmp_path / "far.zarr") == wanted
+
+
+def test_missing_chunks_that_nobody_can_be_asked_about_are_no_complete_image(server, tmp_path):
+    config = {
+        "input": {"images": f"{server.url}/image.zarr", "missing": "error"},
+        "layers": [{"type": "relu"}],
+        "output": {"store": str(tmp_path / "o.zarr")},
+    }
+    with pytest.raises(InputError, match=r"cannot be asked which of its chunks are stored, and input\.missing is"):
+        pipeline.plan(pipeline.load(config))

@@ -78,3 +78,11 @@ def test_a_top_is_found_between_pixels_where_the_quadratic_function_has_it() -> 
         assert len(found)
         assert not found["dy"].any()
         assert not found["dx"].any()
+
+
+def test_a_saddle_whose_rows_and_columns_both_bend_down_has_no_top() -> None:
+    """The diagonal one: there the function that fits rises away from the middle."""
+    values = np.array([[-10, 1, 2.9], [1, 3, 1], [2.9, 1.2, -10]], np.float32)
+    region = (Interval(0, 3), Interval(0, 3))
+    (row,) = peaks.find(Detections(threshold=2.95, refine=True), values[None], region, region)
+    assert (row["y"], row["x"], row["dy"], row["dx"]) == (1, 1, 0, 0)

@@ -61,3 +61,15 @@ def test_a_level_that_is_damaged_or_missing_is_named() -> None:
     Path("o.zarr/i/relu/3/zarr.json").unlink()
     with pytest.raises(OutputError, match=r"o\.zarr/i/relu/3: cannot be read"):
         pipeline.verify(made)
+
+
+@pytest.mark.parametrize("shrink", ["mean", "max"])
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+def test_a_number_over_missing_pixels_does_not_pass(shrink: str, dtype: str) -> None:
+    image = RNG.normal(size=(32, 32)).astype(np.float32)
+    image[8:16, 8:16] = np.nan
+    made = job(image, {"type": "relu"}, chunks=16, pyramid=shrink, dtype=dtype)
+    assert pipeline.verify(made).passed
+    zarr.open_array("o.zarr/i/relu/1", mode="r+")[0, 5, 6] = 1
+    found = pipeline.verify(made)
+    assert (found.passed, found.off) == (False, 1), found

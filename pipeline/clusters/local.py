@@ -1,6 +1,7 @@
 """Workers of this machine: processes on loopback, or threads of this process."""
 
 import logging
+import multiprocessing
 import os
 import sys
 from collections.abc import Iterator
@@ -53,6 +54,8 @@ class Threads(Manager):
 
 def _hint() -> str:
     """Return what to do where a worker's process ends at once; a script may be the reason, the command is not."""
+    if multiprocessing.current_process().daemon:
+        return "within a Dask task no processes can be started; take the client that there is, or cluster='threads'"
     if "pipeline.cli" in sys.modules:
         return "was a worker killed, for want of memory? Try again, or with --workers 1"
     return (

@@ -21,7 +21,7 @@ from typing import Any
 from distributed import Client, WorkerPlugin, get_worker
 from distributed.client import ClosedClientError
 
-from pipeline.agreement import own, unlike
+from pipeline.agreement import ANSWER, own, silent, unlike
 from pipeline.errors import AGAIN, RunError, explain
 from pipeline.execute.drive import Drive
 from pipeline.execute.feed import Feed, Work
@@ -34,6 +34,9 @@ from pipeline.planning import ImagePlan, LevelPlan
 from pipeline.stack import BoundStack
 from pipeline.storage.cache import ChunkCache
 from pipeline.storage.records import Segments
+
+TRIES = 3
+"""Times that workers are given what a run shares, where one of them goes meanwhile."""
 
 KNOWN = 64
 """Plans that a worker keeps from one batch to the next: what is known of an image's chunks is kept with them."""
@@ -167,7 +170,7 @@ def run(
         raise _lost(f"the client is {client.status}")
     drive = Drive(client, feed, submit, stop)
     try:
-        client.register_plugin(plugin)
+        _give(client, plugin)
         yield from drive.outcomes()
     except (OSError, ClosedClientError) as error:  # distributed's other errors of a lost connection are OSErrors
         raise _lost(explain(error)) from None
@@ -177,6 +180,27 @@ def run(
         with suppress(OSError, ValueError, TimeoutError):
             if client.status == "running":
                 client.sync(_forget, client, plugin.name, callback_timeout=PATIENCE)
+
+
+def _give(client: Client, plugin: _Hold) -> None:
+    """Give all workers what a run shares; `RunError` where one does not take it, and what comes of a lost connection.
+
+    A worker that goes meanwhile, as an adaptive cluster's do, is no lost connection: the others get it anew.
+    """
+    for left in reversed(range(TRIES)):
+        try:
+            client.sync(_register, client, plugin, callback_timeout=ANSWER)
+        except TimeoutError:
+            raise RunError(f"{silent(client)} does not answer; end it, and run again") from None
+        except OSError:
+            if not left or client.status != "running":
+                raise
+        else:
+            return
+
+
+async def _register(client: Client, plugin: _Hold) -> None:
+    await client.register_plugin(plugin)
 
 
 def _lost(why: str) -> RunError:

@@ -114,8 +114,9 @@ class Drive:
 
     def end(self) -> None:
         """Let the scheduler forget what is on its way, if the run ends before it has landed."""
-        for future in (*self.flying, *self.landed, *self.roster.signs):
+        for future in (*self.flying, *self.landed):
             future.release()
+        self.roster.end()
 
     def _fill(self) -> bool:
         """Take up a lot of work, and no more at a time, for outcomes wait meanwhile; say whether there was any."""
@@ -258,6 +259,7 @@ class Drive:
             sent = self.landed.pop(future)
         else:
             self.waiting[sent.worker] -= 1
+        future.release()
         self._submit(sent.batch, tries=sent.tries)
 
     def _give_up(self) -> None:
@@ -272,13 +274,15 @@ class Drive:
             if seen[sent.worker] <= self.roster.threads.get(sent.worker, 1):
                 sent.began = sent.began or now
                 if now - sent.began > sent.limit:
-                    late.append((future, sent))
+                    if future in self.flying and self.roster.waits(future, sent.worker):
+                        sent.began = now
+                    else:
+                        late.append((future, sent))
         for future, sent in late:
             if future in self.flying:
                 self._replace(future, sent)
             elif future in self.landed:  # done, by a worker that cannot tell of it any more
                 self._again(future)
-                future.release()
 
     def _replace(self, future: Any, sent: Sent) -> None:
         """Take a worker for one that hangs, until the batch that it hangs with has ended there."""
@@ -290,7 +294,6 @@ class Drive:
             del self.landed[future]
         for other in [f for f, s in [*self.landed.items(), *self.flying.items()] if s.worker == where]:
             self._again(other)
-            other.release()
         if sent.worker == ALONE or sent.tries + 1 >= TRIES:
             self.told += self._blame(sent, f"did not end within {sent.limit:.0f} s, on {TRIES + 1} workers")
         else:

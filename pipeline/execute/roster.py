@@ -1,5 +1,6 @@
 """Which workers of a cluster get work: those that are there, but for those that hang or are not as this process."""
 
+import asyncio
 import time
 import warnings
 from typing import Any
@@ -12,6 +13,11 @@ from pipeline.execute.fetch import PATIENCE
 
 WAIT = 30
 """Seconds without any worker, or without a scheduler, after which a run ends."""
+
+
+def _is_at(key: str, dask_worker: Any) -> bool:
+    """Say whether a worker is at a task; distributed gives itself."""
+    return any(task.key == key for task in dask_worker.state.executing)
 
 
 class Roster:
@@ -30,6 +36,9 @@ class Roster:
         self.signs: dict[Any, str] = {}
         """Of workers that hang one future each: where it ends, its worker does not hang any more."""
         self.looked = self._staffed = time.monotonic()
+        self._wanted: Any = None
+        """Work for whoever comes, while there is nobody."""
+        self._busy: set[str] = set()
 
     @property
     def shuns(self) -> bool:
@@ -44,6 +53,7 @@ class Roster:
         there = dict(self._client.nthreads()) if self._client.status == "running" else {}
         self._shunned &= there.keys()
         self.threads = {worker: threads for worker, threads in there.items() if worker not in self._shunned}
+        self._ask_for_workers()
         if self.threads:
             self._staffed = self.looked
         elif self.looked - self._staffed > WAIT:
@@ -51,6 +61,19 @@ class Roster:
             hang = f" of use ({len(self._shunned) - others} hang, {others} are of other versions)" if self.shuns else ""
             raise RunError(f"there has been no worker{hang} for {WAIT} s; {AGAIN}")
         return {*there}
+
+    def _ask_for_workers(self) -> None:
+        """See that there is work as long as there is no worker: an adaptive cluster starts none for nothing."""
+        if not self.threads and self._wanted is None and self._client.status == "running":
+            self._wanted = self._client.submit(int, pure=False)
+        elif self.threads and self._wanted is not None:
+            self._wanted.release()
+            self._wanted = None
+
+    def end(self) -> None:
+        """Let the scheduler forget what is asked of it beside the run's work."""
+        for future in (*self.signs, *([self._wanted] if self._wanted else [])):
+            future.release()
 
     def part(self) -> bool:
         """Give no more work to workers that are not as this process; say whether there are any."""
@@ -61,16 +84,35 @@ class Roster:
         self._shun(*found)
         return bool(self._strangers & self._shunned)
 
-    def hang(self, future: Any, worker: str) -> str:
-        """Take the worker that is at a future, which was meant for ``worker``, for one that hangs; return its address.
+    def waits(self, future: Any, worker: str) -> bool:
+        """Say whether who has a future, which was meant for ``worker``, answers that it has not begun it."""
+        where = self._where(future, worker)
 
-        It need not be where it was sent: the scheduler gives what waits to whoever looks idle.
-        """
-        where = next((w for w, keys in self._client.processing().items() if future.key in keys), worker)
+        async def ask() -> Any:
+            asked = self._client.run(_is_at, future.key, workers=[where], on_error="return")
+            return (await asyncio.wait_for(asked, PATIENCE)).get(where)
+
+        try:
+            waits = self._client.sync(ask) is False
+        except (OSError, ValueError, TimeoutError):  # gone, or hangs
+            return False
+        if waits and where not in self._busy:
+            self._busy.add(where)
+            told = "is at other tasks, or paused, for want of memory: it is waited for"
+            warnings.warn(f"the worker {where} {told}", HaloflowWarning, stacklevel=1)
+        return waits
+
+    def hang(self, future: Any, worker: str) -> str:
+        """Take who is at a future, which was meant for ``worker``, for one that hangs; return its address."""
+        where = self._where(future, worker)
         if where in self.threads:
             self._shun(where)
             self.signs[future] = where
         return where
+
+    def _where(self, future: Any, worker: str) -> str:
+        """Return who has a future: it need not be whom it was sent to, as the scheduler gives it to who looks idle."""
+        return next((w for w, keys in self._client.processing().items() if future.key in keys), worker)
 
     def recover(self, future: Any) -> None:
         """Give work again to a worker that has ended the future with which it seemed to hang, if one has."""

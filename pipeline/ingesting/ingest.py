@@ -22,8 +22,6 @@ from pipeline.storage.images import RESERVED
 from pipeline.storage.lock import Lock, acquire
 from pipeline.storage.place import Place
 
-_FORMAT = 1
-
 
 @dataclass(frozen=True)
 class Ingested:

@@ -14,7 +14,6 @@ from pipeline.errors import HaloflowError, InputError
 START = 32
 """How many of a file's first bytes tell its format."""
 
-AXES = ("t", "c", "z", "y", "x")
 COLOURS = ("red", "green", "blue", "alpha")
 GREY_ALPHA = ("0", "alpha")
 UNITS = {
