@@ -91,6 +91,24 @@ def test_what_all_lost_workers_had_is_not_kept_by_the_scheduler(small: Path) -> 
         assert not made.scheduler.tasks
 
 
+@pytest.mark.usefixtures("idle")
+def test_a_worker_that_hears_no_more_of_a_run_keeps_no_chunks(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where the client was killed: the plugin stays, for nobody takes it away."""
+    monkeypatch.setattr(cluster, "IDLE", 0.2)
+    with threads(1) as made, Client(made) as client:
+        going = outcomes_of(small, client)
+        first = next(going)
+        (held,) = [plugin for name, plugin in made.workers[0].plugins.items() if name.startswith("haloflow-")]
+        kept = held.cache
+        assert held.plans
+        deadline = time.monotonic() + 20
+        while (held.plans or held.cache is kept) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not held.plans
+        assert held.cache is not kept
+        assert are_all([first, *going])  # and goes on where it does
+
+
 @pytest.mark.parametrize(("before", "error"), [(False, ClusterError), (True, RunError)])
 def test_a_worker_that_is_stopped_before_the_run_is_named_in_time(
     small: Path, monkeypatch: pytest.MonkeyPatch, before: bool, error: type[Exception]

@@ -11,6 +11,7 @@ import os
 import pickle
 import signal
 import socket
+import time
 import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -40,6 +41,9 @@ TRIES = 3
 
 KNOWN = 64
 """Plans that a worker keeps from one batch to the next: what is known of an image's chunks is kept with them."""
+
+IDLE = 60.0
+"""Seconds without a batch after which a worker lets go of chunks and plans: for a client that is killed nobody does."""
 
 _STACK = "stack"
 """What stands in a batch for the stack that all workers have."""
@@ -74,15 +78,26 @@ class _Hold(WorkerPlugin):  # type: ignore[misc]  # distributed carries no types
                 with suppress(ValueError):
                     self.process.enter_context(DEAF.held())
         self.unlike = unlike(own(), self.versions)
-        self.plans: OrderedDict[int, ImagePlan | LevelPlan] = OrderedDict()
-        self.cache = ChunkCache(0)
+        self.forget()
+        self.used = time.monotonic()
+        self._look(worker.loop)
         self.process.enter_context(FEW_AT_ONCE.held())
         self.segment = self.process.enter_context(closing(self.segments.begin()))
 
     def teardown(self, worker: Any) -> None:
-        del worker
-        self.plans, self.cache = OrderedDict(), ChunkCache(0)  # not there any more when memory is given back
+        worker.loop.remove_timeout(self.next)
+        self.forget()  # not there any more when memory is given back
         self.process.close()
+
+    def forget(self) -> None:
+        """Keep no plans and no chunks from the batches before."""
+        self.plans: OrderedDict[int, ImagePlan | LevelPlan] = OrderedDict()
+        self.cache = ChunkCache(0)
+
+    def _look(self, loop: Any) -> None:
+        if time.monotonic() - self.used > IDLE:
+            self.forget()
+        self.next = loop.call_later(IDLE / 2, self._look, loop)
 
     def plan(self, work: Work) -> ImagePlan | LevelPlan:
         """Return the plan of a work, the one that is here already if it is."""
@@ -133,6 +148,7 @@ def _work(name: str, packed: bytes) -> list[Outcome]:
     held = get_worker().plugins[name]
     if held.unlike:  # it came late: the others were asked before
         raise RuntimeError(f"the worker {held.unlike[0]}")
+    held.used = time.monotonic()
     works: list[Work] = _Unpickler(packed, held.stack).load()
     outcomes = [
         attempt(held.plan(work), work.number, block, held.cache, held.segment)
@@ -140,6 +156,7 @@ def _work(name: str, packed: bytes) -> list[Outcome]:
         for block in work.blocks
     ]
     held.segment.flush()
+    held.used = time.monotonic()
     return outcomes
 
 
