@@ -8,6 +8,7 @@ import zarr
 from pipeline.describe import pixels, size, stored_as, times
 from pipeline.errors import HaloflowError, InputError
 from pipeline.kinds import images_of
+from pipeline.storage.findings import TABLES
 from pipeline.storage.images import RESERVED, open_image
 from pipeline.storage.place import Place
 from pipeline.storage.tablefiles import noted_in
@@ -52,9 +53,15 @@ def _store(path: str, record: dict[str, Any]) -> dict[str, Any]:
         "maps": maps,
         "inputs": record["plan"]["inputs"],
         "made_as": record["plan"]["store"],
-        "tables": [str(Place.of(path) / key) for key in noted_in(record)],
+        "tables": [str(Place.of(path.rstrip("/")) / key) for key in _tables(record)],
         "report": {**report} if (report := record.get("report")) else None,
     }
+
+
+def _tables(record: dict[str, Any]) -> list[str]:
+    """Return the keys of a store's tables; stores of old name them in their report alone, where they stood then."""
+    told = (record.get("report") or {}).get("tables", [])
+    return list(noted_in(record)) or [f"{TABLES}/{path.rpartition('/')[2]}" for path in told]
 
 
 def _record(place: Place) -> dict[str, Any] | None:

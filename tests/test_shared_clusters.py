@@ -131,3 +131,25 @@ def test_a_worker_that_is_stopped_before_the_run_is_named_in_time(
         finally:
             os.kill(process, signal.SIGCONT)
         assert pipeline.run(plan, client, overwrite=before).complete
+
+
+def test_only_what_a_worker_knows_of_and_has_not_begun_waits_there() -> None:
+    with threads(1) as made, Client(made) as client:
+        who = roster.Roster(client)
+        (worker,) = who.look()
+        first, second = (client.submit(time.sleep, seconds, workers=[worker], pure=False) for seconds in (4, 0))
+        deadline = time.monotonic() + 20
+        while not made.workers[0].state.executing and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert not who.waits(first, worker)
+        with pytest.warns(HaloflowWarning, match="is at other tasks, or paused"):
+            assert who.waits(second, worker)
+        assert second.result() is None
+        assert not who.waits(second, worker)
+        second.release()
+        for where in (worker, drive.ANY, drive.ALONE):  # of which nobody has ever heard
+            assert not who.waits(unknown(second), where)
+
+
+def unknown(future: Any) -> Any:
+    return type("Unknown", (), {"key": f"{future.key}-lost"})

@@ -30,7 +30,7 @@ from pipeline.storage.lock import Lock
 from pipeline.storage.place import Place
 from pipeline.storage.recorded import Records, begun_with
 from pipeline.storage.records import Segment, Segments
-from pipeline.storage.tablefiles import Noted, note, noted_in
+from pipeline.storage.tablefiles import Noted, faults, note, noted_in
 from pipeline.storage.windows import Sights
 
 UNREACHABLE = 3
@@ -62,14 +62,24 @@ class Course:
         What earlier runs have done; None in a store that is new.
     before
         What the store says of the run that has begun it; None in a store that is new.
+    checksums
+        Whether tables count only where they are as they were written.
     """
 
     def __init__(
-        self, plan: Plan, lock: Lock, found: Records | None, account: Account, before: Mapping[str, Any] | None
+        self,
+        plan: Plan,
+        lock: Lock,
+        found: Records | None,
+        account: Account,
+        before: Mapping[str, Any] | None,
+        *,
+        checksums: bool = False,
     ) -> None:
         self.plan = plan
         self.noted: Noted = noted_in(before or {})
         """What is noted of the tables that earlier runs have written."""
+        self.checksums = checksums
         self.whole = before is not None and before.get("complete") is True
         """Whether an earlier run has done all of it: no level of a pyramid is made again that has all its records."""
         self.since = begun_with(before) if before is not None else lock.counter
@@ -265,7 +275,8 @@ class Course:
         """
         if begun := {opened.image.source.path for opened in self.open.values()}:
             raise RunError(f"{min(begun)}: was begun and has not ended, one of {len(begun)}; {AGAIN}")
-        if not (self.whole and self.account.is_idle and tables.are_there(self.plan, self.noted)):
+        there = self.whole and self.account.is_idle and tables.are_there(self.plan, self.noted)
+        if not there or (self.checksums and any(faults(self.plan.store, self.noted))):
             # What is gone of the tables is in the records.
             with writing_to(self.plan.store):
                 account = self.account

@@ -11,13 +11,17 @@ from pipeline.agreement import latecomers
 from pipeline.errors import AGAIN, HaloflowWarning, RunError
 from pipeline.execute.fetch import PATIENCE
 
+WAITING = ("waiting", "ready", "constrained")
+"""The states of a task that its worker knows of and has not begun."""
+
 WAIT = 30
 """Seconds without any worker, or without a scheduler, after which a run ends."""
 
 
-def _is_at(key: str, dask_worker: Any) -> bool:
-    """Say whether a worker is at a task; distributed gives itself."""
-    return any(task.key == key for task in dask_worker.state.executing)
+def _state(key: str, dask_worker: Any) -> str | None:
+    """Return the state of a task at a worker, None where that has never heard of it; distributed gives the worker."""
+    task = dask_worker.state.tasks.get(key)
+    return None if task is None else str(task.state)
 
 
 class Roster:
@@ -89,11 +93,13 @@ class Roster:
         where = self._where(future, worker)
 
         async def ask() -> Any:
-            asked = self._client.run(_is_at, future.key, workers=[where], on_error="return")
+            asked = self._client.run(_state, future.key, workers=[where], on_error="return")
             return (await asyncio.wait_for(asked, PATIENCE)).get(where)
 
+        if where not in self.threads:
+            return False
         try:
-            waits = self._client.sync(ask) is False
+            waits = self._client.sync(ask) in WAITING
         except (OSError, ValueError, TimeoutError):  # gone, or hangs
             return False
         if waits and where not in self._busy:

@@ -134,7 +134,7 @@ def run(
             told = _begin(plan, RunFile(plan, name, crew), None if before is not None else lock.counter)
             account = Account(plan, name, progress)
             account.start(crew)
-            report = _through(Course(plan, lock, found, account, before), execute, told)
+            report = _through(Course(plan, lock, found, account, before, checksums=checksums), execute, told)
         state = "complete" if report.complete else "failed"
         account.end(report)
     finally:
@@ -254,12 +254,13 @@ def _through(course: Course, execute: Execute, told: RunFile) -> Report:
     with Interrupts() as interrupts, course.flushed():
         for outcome in execute(course.work(interrupts.heard), course.segments, interrupts.heard):
             course.take(outcome)
+        if not interrupts.heard():
+            course.settle()
         if interrupts.heard():
             with writing_to(plan.store):
                 course.journal.close(sync=True)
             interrupts.pass_on()
             raise RunError("interrupted; what is done is recorded: go on with --resume")
-        course.settle()
     lock.check()
     with writing_to(plan.store):
         course.journal.close(sync=True)

@@ -68,7 +68,7 @@ def target_of(place: Place, source: Path, *, overwrite: bool, resume: bool) -> t
         raise OutputError(f"{store}: cannot be written to; name a path or a bucket")
     with writing(store):
         head = place.read("zarr.json")
-        if head is None and (not place.exists() or _is_empty(place)):
+        if head is None and (not place.exists() or is_empty(place)):
             return place, None
     told = _told(head or b"")
     if head is None or (overwrite and told is None):
@@ -88,7 +88,8 @@ def target_of(place: Place, source: Path, *, overwrite: bool, resume: bool) -> t
     raise OutputError(f"{store} exists already; give --overwrite to replace it, or another name")
 
 
-def _is_empty(place: Place) -> bool:
+def is_empty(place: Place) -> bool:
+    """Say whether a place is a folder with nothing in it."""
     return place.is_local and place.path.is_dir() and not any(place.path.iterdir())
 
 

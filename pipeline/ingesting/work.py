@@ -14,7 +14,7 @@ import zarr
 from pipeline.errors import HaloflowError, OutputError
 from pipeline.ingesting.layout import Layout
 from pipeline.ingesting.records import Done, Records
-from pipeline.ingesting.targets import writing
+from pipeline.ingesting.targets import is_empty, writing
 from pipeline.pictures.base import Block, Picture, reading
 from pipeline.pixels import PixelScale
 from pipeline.storage.images import stem
@@ -43,13 +43,20 @@ class Work:
         mark = {"format": _FORMAT, **identity, "path": self.path, "layout": self.layout.to_dict(), "complete": False}
         head = {"zarr_format": 3, "node_type": "group", "attributes": {INGEST: mark}}
         with writing(self.store):
-            self.place.delete()
+            there = self.place.exists()
+            if not is_empty(self.place):
+                self.place.delete()
+                there = False
             if not self.place.create("zarr.json", json.dumps(head).encode()):
                 raise OutputError(f"{self.store} was made meanwhile by another program; name another place")
             try:
                 self.layout.create(self.place / ARRAY, {INGEST: mark})
             except OSError:
-                self.place.delete()
+                for key in (ARRAY, "zarr.json"):
+                    self.place.delete(key)
+                if self.place.is_local and not there:
+                    with suppress(OSError):
+                        self.place.path.rmdir()
                 raise
 
     def resume(self, told: dict[str, Any], identity: dict[str, Any]) -> dict[int, Done]:

@@ -2,9 +2,10 @@
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from functools import cache, partial
+from concurrent.futures import Future
+from functools import partial
 from itertools import islice
+from threading import Thread
 from typing import TypeVar
 
 from pipeline.storage.place import Place
@@ -16,14 +17,22 @@ T = TypeVar("T")
 
 
 def ask(place: Place, question: Callable[[], T]) -> Future[T]:
-    """Ask something about a place: here and now where it is local, in another thread where it is not."""
-    if not place.is_local:
-        return _threads().submit(question)
+    """Ask something about a place: here and now where it is local, in another thread where it is not.
+
+    Nobody waits for that thread when the process ends, for whom it asks may be silent.
+    """
     answer = Future[T]()
-    try:
-        answer.set_result(question())
-    except Exception as error:  # noqa: BLE001 - whoever takes the answer gets it
-        answer.set_exception(error)
+
+    def find() -> None:
+        try:
+            answer.set_result(question())
+        except Exception as error:  # noqa: BLE001 - whoever takes the answer gets it
+            answer.set_exception(error)
+
+    if place.is_local:
+        find()
+    else:
+        Thread(target=find, daemon=True).start()
     return answer
 
 
@@ -33,20 +42,10 @@ def in_turn(places: Iterable[Place], question: Callable[[Place], T]) -> Iterator
     A local one is asked when it is its turn.
     """
     left, begun = iter(places), deque[tuple[Place, Future[T] | None]]()
-    try:
-        while True:
-            for place in islice(left, TOGETHER - len(begun)):
-                begun.append((place, None if place.is_local else ask(place, partial(question, place))))
-            if not begun:
-                return
-            place, answer = begun.popleft()
-            yield answer or ask(place, partial(question, place))
-    finally:
-        for _, answer in begun:
-            if answer:
-                answer.cancel()
-
-
-@cache
-def _threads() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(TOGETHER, "haloflow-ask")
+    while True:
+        for place in islice(left, TOGETHER - len(begun)):
+            begun.append((place, None if place.is_local else ask(place, partial(question, place))))
+        if not begun:
+            return
+        place, answer = begun.popleft()
+        yield answer or ask(place, partial(question, place))

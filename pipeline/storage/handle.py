@@ -12,15 +12,15 @@ import numpy as np
 import zarr
 from dask.utils import format_bytes
 from numpy.typing import NDArray
-from zarr.abc.store import Store
-from zarr.core.buffer import Buffer
+from zarr.abc.store import ByteRequest, Store
+from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import WrapperStore
 
 from pipeline.errors import RunError, explain
 from pipeline.geometry import Region
 from pipeline.storage.capped import capped
 from pipeline.storage.chunkfiles import ChunkFiles, checksum
-from pipeline.storage.place import Place
+from pipeline.storage.place import METADATA, Place
 from pipeline.storage.shards import ShardFiles
 
 KNOWN = 64
@@ -31,11 +31,17 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Noting(WrapperStore[Store]):
-    """A store that notes what is written to it: by key the bytes and their checksum."""
+    """A store to which whole write units are written, and that notes by key the bytes of each and their checksum."""
 
     def __init__(self, store: Store) -> None:
         super().__init__(store)
         self.noted: dict[str, tuple[int, int]] = {}
+
+    async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
+        """Return metadata, and of a unit nothing: zarr would keep chunks of a shard, damaged ones, too."""
+        if key.endswith(METADATA):
+            return await super().get(key, prototype, byte_range)
+        return None
 
     async def set(self, key: str, value: Buffer) -> None:
         """Write, and note it."""

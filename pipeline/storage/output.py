@@ -4,6 +4,7 @@ The run's own things lie under one reserved name in the root's attributes and as
 and its records. What a run has made is complete when its ``complete`` mark is true; that mark is written last.
 """
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import product, takewhile
 from typing import Any, Literal
@@ -67,7 +68,8 @@ def add(store: Where, maps: Sequence[MapArray], *, new: bool = False) -> None:
     try:
         wanted = dict(pair for m in maps for pair in _empty(m))
         found = {} if new else place.read_all(wanted)
-        place.write_all({key: data for key, data in wanted.items() if found.get(key) is None})
+        place.write_all({key: data for key, data in wanted.items() if _is_damaged(found.get(key))})
+        found = {key: data for key, data in found.items() if not _is_damaged(data)}
         others = {key.rpartition("/")[0] for key, data in found.items() if data not in (None, wanted[key])}
         for m in maps:
             for number in form_of(m).files:
@@ -77,6 +79,14 @@ def add(store: Where, maps: Sequence[MapArray], *, new: bool = False) -> None:
         raise
     except Exception as error:
         raise OutputError(f"output.store: {store} cannot be made: {error}") from error
+
+
+def _is_damaged(metadata: bytes | None) -> bool:
+    """Say whether metadata are missing, or no JSON, of which nobody can say what they were."""
+    try:
+        return metadata is None or not isinstance(json.loads(metadata), dict)
+    except ValueError:
+        return True
 
 
 def _empty(m: MapArray) -> Iterator[tuple[str, bytes]]:

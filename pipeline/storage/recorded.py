@@ -222,11 +222,13 @@ def read(store: Place, plan: str, since: int = 0, *, doubt: Doubt = PAST) -> Rec
     """
     found, intact = Records(), Intact(store)
     for _, header, frames, _ in segments_of(store, plan, since):
-        doubtful = doubt == ALL or (doubt == PAST and _is_over(header.get("boot")))
+        over = doubt == PAST and _is_over(header.get("boot"))
         for frame in frames:
             if isinstance(frame, dict):
-                found.note(frame, doubtful=doubtful)
-            elif frame and not (doubtful and any(not intact.holds(Units.unpack(packed)) for packed in frame)):
+                found.note(frame, doubtful=over)
+            elif frame and not (
+                (over or doubt == ALL) and any(not intact.holds(Units.unpack(packed)) for packed in frame)
+            ):
                 found.add(frame)
     planned = found.planned()
     for name, event in [*found.finished.items()]:
