@@ -20,7 +20,7 @@ from pipeline.errors import RunError, explain
 from pipeline.geometry import Region
 from pipeline.storage.capped import capped
 from pipeline.storage.chunkfiles import ChunkFiles, checksum
-from pipeline.storage.place import METADATA, Place
+from pipeline.storage.place import Place
 from pipeline.storage.shards import ShardFiles
 
 KNOWN = 64
@@ -36,12 +36,12 @@ class Noting(WrapperStore[Store]):
     def __init__(self, store: Store) -> None:
         super().__init__(store)
         self.noted: dict[str, tuple[int, int]] = {}
+        self.whole: set[str] = set()
+        """The keys of the units that are being written."""
 
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
-        """Return metadata, and of a unit nothing: zarr would keep chunks of a shard, damaged ones, too."""
-        if key.endswith(METADATA):
-            return await super().get(key, prototype, byte_range)
-        return None
+        """Return what there is, but nothing of a unit that is being written: of a shard zarr would keep what it has."""
+        return None if key in self.whole else await super().get(key, prototype, byte_range)
 
     async def set(self, key: str, value: Buffer) -> None:
         """Write, and note it."""
@@ -118,10 +118,14 @@ class Handle:
         sizes = self.array.shards or self.array.chunks
         ends = zip(place, sizes, self.array.shape, strict=True)
         box = tuple(slice(p * size, min((p + 1) * size, extent)) for p, size, extent in ends)
-        self.array[box] = chunk[tuple(slice(0, b.stop - b.start) for b in box)]
-        at = self.array.store_path
-        key = self.array.metadata.encode_chunk_key(place)
-        return at.store.noted.pop(f"{at.path}/{key}" if at.path else key, (0, 0))  # type: ignore[no-any-return]
+        at, key = self.array.store_path, self.array.metadata.encode_chunk_key(place)
+        key = f"{at.path}/{key}" if at.path else key
+        at.store.whole.add(key)
+        try:
+            self.array[box] = chunk[tuple(slice(0, b.stop - b.start) for b in box)]
+        finally:
+            at.store.whole.discard(key)
+        return at.store.noted.pop(key, (0, 0))  # type: ignore[no-any-return]
 
 
 _known: OrderedDict[tuple[bytes, ...], Handle] = OrderedDict()

@@ -75,8 +75,7 @@ def make(
     """
     before, level = m.levels[number - 1 : number + 1]
     group = Place.of(store) / m.group
-    source = cache.open(group / str(number - 1), "r")
-    target = cache.open(group / str(number), "r+", staging(Place.of(store)))
+    source, target = (cache.open(group / str(n), "r+", staging(Place.of(store))) for n in (number - 1, number))
     written, taken, given = [], 0, 0
     region = level.region(place)
     outer = place_of(plane, m.outer)
