@@ -43,10 +43,9 @@ class Work:
         mark = {"format": _FORMAT, **identity, "path": self.path, "layout": self.layout.to_dict(), "complete": False}
         head = {"zarr_format": 3, "node_type": "group", "attributes": {INGEST: mark}}
         with writing(self.store):
-            there = self.place.exists()
-            if not is_empty(self.place):
+            there = is_empty(self.place)  # a folder of the user's, which may have rights of its own
+            if not there:
                 self.place.delete()
-                there = False
             if not self.place.create("zarr.json", json.dumps(head).encode()):
                 raise OutputError(f"{self.store} was made meanwhile by another program; name another place")
             try:

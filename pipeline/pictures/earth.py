@@ -84,13 +84,14 @@ def nodata_of(page: Any, dtype: str) -> np.generic | None:
     try:
         text = str(page.tags[_NODATA].value).partition("\0")[0]
         if kind.kind in "iu":
-            pixel: np.generic = kind.type(_whole(text))
+            pixel: Any = kind.type(_whole(text))
         else:
             with np.errstate(over="raise"):
                 pixel = kind.type(float(text))
     except (KeyError, ValueError, OverflowError, FloatingPointError):
         return None
-    return None if kind.kind not in "iuf" or pixel != pixel else pixel  # noqa: PLR0124 - NaN alone is not itself
+    known: np.generic | None = None if kind.kind not in "iuf" or np.isnan(pixel) else pixel
+    return known
 
 
 def _whole(text: str) -> int:

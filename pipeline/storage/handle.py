@@ -120,12 +120,13 @@ class Handle:
         box = tuple(slice(p * size, min((p + 1) * size, extent)) for p, size, extent in ends)
         at, key = self.array.store_path, self.array.metadata.encode_chunk_key(place)
         key = f"{at.path}/{key}" if at.path else key
-        at.store.whole.add(key)
+        store: Noting = at.store
+        store.whole.add(key)
         try:
             self.array[box] = chunk[tuple(slice(0, b.stop - b.start) for b in box)]
         finally:
-            at.store.whole.discard(key)
-        return at.store.noted.pop(key, (0, 0))  # type: ignore[no-any-return]
+            store.whole.discard(key)
+        return store.noted.pop(key, (0, 0))
 
 
 _known: OrderedDict[tuple[bytes, ...], Handle] = OrderedDict()
